@@ -1,0 +1,52 @@
+# For Debian 12 or later, as root: what the machine lacks is installed.
+
+PYTHON := python3
+VENV := .cache/venv
+INSTALL := packaging/device/install-host-packages
+
+.PHONY: help demo shell test test-unit bench deb clean device-packages test-packages
+# Nothing here is worth running side by side, and only one may use apt at a time.
+.NOTPARALLEL:
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+demo: ## the first boot of a device with preloaded apps
+shell: ## a root shell on such a device, the agent not yet started
+demo shell: device-packages
+	@deb=$$(packaging/debian/build build) && \
+	PYTHONPATH=$(CURDIR)/packaging/device $(PYTHON) -m virtual_device $@ "$$deb"
+
+test: device-packages $(VENV)/made ## all tests
+	$(VENV)/bin/python -m pytest
+
+test-unit: $(VENV)/made ## the quick tests, ruff and mypy among them
+	$(VENV)/bin/python -m pytest tests/unit
+
+bench: device-packages $(VENV)/made ## the benchmarks
+	PYTHONPATH=$(CURDIR)/packaging/device $(VENV)/bin/python tests/bench/bench.py
+
+deb: ## the agent's Debian package
+	@packaging/debian/build build
+
+clean: ## removes what the above left in this folder (the device's cache is in ~/.cache)
+	rm -rf build .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+device-packages:
+	@$(INSTALL) python3 mmdebstrap
+
+# systemd-python comes as source only, hence all up to pkg-config.
+# systemd and mandoc check the unit and the man page.
+test-packages:
+	@$(INSTALL) python3 python3-venv python3-dev gcc libsystemd-dev pkg-config systemd mandoc
+
+# The dependencies only: the tests find the agent in the tree.
+$(VENV)/made: pyproject.toml | test-packages
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"%s is Python %d.%d, this needs 3.11" % (sys.executable, *sys.version_info[:2]))'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+		print(*p["dependencies"], *p["optional-dependencies"]["test"], sep="\n")' >$(VENV)/requirements.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
+	touch $@

@@ -1,0 +1,294 @@
+"""The preloaded apps: the folders of `/var/sota/compose-apps`, and what their compose files name.
+
+A published compose file is pinned, so PyYAML reads from it exactly what the plan needs. Where that
+depends on interpolation, `include`, `extends`, profiles, other files or `COMPOSE_*` in `.env`,
+compose itself is asked.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .cause import Cause, Failure
+from .errors import EarlyStartError
+from .settings import Settings
+
+COMPOSE_FILE = "docker-compose.yml"
+PUBLISHED_HASH_LABEL = "io.compose-spec.config-hash"
+"""Set on every service by publishing; aktualizr-lite compares it with the container's label."""
+
+MOST_BYTES = 1 << 20
+MOST_NODES = 100_000
+MOST_DEPTH = 100
+
+_SIBLINGS_THAT_WIN = (
+    "compose.yaml",
+    "compose.yml",
+    "compose.override.yml",
+    "compose.override.yaml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
+)
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+AskCompose = Callable[[Path], Mapping[str, Any] | Failure]
+"""What compose makes of the app in a folder: `docker compose config --format json`."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One service of an app, as its container will be made."""
+
+    name: str
+    image: str
+    published_hash: str | None
+
+
+@dataclass(frozen=True)
+class App:
+    """A preloaded app. With a `failure`, nothing more can be done for it here."""
+
+    name: str
+    folder: Path
+    project: str
+    services: tuple[Service, ...] = ()
+    failure: Failure | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The image references of all services, once each, as the compose file writes them."""
+        return tuple(dict.fromkeys(service.image for service in self.services))
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in `compose-apps`: names of apps, and of what is none (a file, a hidden folder)."""
+
+    apps: tuple[str, ...] = ()
+    strays: tuple[str, ...] = ()
+
+
+def listing(settings: Settings) -> Listing:
+    """List the folder of the preloaded apps, sorted by name; it may be missing.
+
+    Raises `EarlyStartError` if it is there and cannot be read.
+    """
+    try:
+        with os.scandir(settings.compose_apps) as entries:
+            kinds = {entry.name: _is_folder(entry) for entry in entries}
+    except FileNotFoundError:
+        return Listing()
+    except OSError as error:
+        raise EarlyStartError(
+            f"{settings.compose_apps}: cannot list the preloaded apps: {error.strerror}",
+            "run it as root; it must be a folder",
+        ) from error
+    return Listing(
+        apps=tuple(sorted(name for name, is_app in kinds.items() if is_app)),
+        strays=tuple(sorted(name for name, is_app in kinds.items() if not is_app)),
+    )
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    return entry.is_dir() and not entry.name.startswith(".")
+
+
+def read(settings: Settings, names: tuple[str, ...], ask: AskCompose) -> tuple[App, ...]:
+    """Read the apps called `names`, in that order; what is wrong with one is its `failure`."""
+    apps = [_read_app(settings.compose_apps / name, ask) for name in names]
+    return tuple(_without_shared_project(app, apps) for app in apps)
+
+
+def _without_shared_project(app: App, apps: list[App]) -> App:
+    # With --remove-orphans each of the two would remove the other's containers.
+    others = [
+        each
+        for each in apps
+        if each is not app and not each.failure and each.project == app.project
+    ]
+    if app.failure or not others or app.project == app.name:
+        return app
+    return _broken(
+        app.folder,
+        Cause.APP_FOLDER_INVALID,
+        f"its compose project name is {app.project!r}, as that of app {others[0].name!r}",
+    )
+
+
+def _broken(folder: Path, cause: Cause, message: str) -> App:
+    return App(folder.name, folder, _project_name(folder.name), failure=Failure(cause, message))
+
+
+def _project_name(name: str) -> str:
+    """Return the project name that compose makes of a folder's name."""
+    return re.sub(r"[^a-z0-9_-]", "", name.lower()).lstrip("_-")
+
+
+def _read_app(folder: Path, ask: AskCompose) -> App:
+    if folder.is_symlink():
+        return _broken(folder, Cause.APP_FOLDER_INVALID, "the app's folder is a symbolic link")
+    if not _project_name(folder.name):
+        return _broken(
+            folder,
+            Cause.APP_FOLDER_INVALID,
+            "compose can make no project name of the folder's name",
+        )
+    document: Mapping[str, Any] | Failure = _load(folder / COMPOSE_FILE)
+    if isinstance(document, Failure):
+        return _broken(folder, document.cause, document.message)
+    winners = [name for name in _SIBLINGS_THAT_WIN if (folder / name).exists()]
+    if winners or _depends_on_more(folder, document):
+        asked = ask(folder)
+        if isinstance(asked, Failure):
+            return _broken(folder, asked.cause, asked.message)
+        document = asked
+    notes = [
+        f"{name} is used besides {COMPOSE_FILE}, which alone is what aktualizr-lite verifies"
+        for name in winners
+    ]
+    project = str(document.get("name") or _project_name(folder.name))
+    if project != folder.name:
+        notes.append(
+            f"its compose project is {project!r}, not the app's name: "
+            "aktualizr-lite will start it anew after registration"
+        )
+    services = tuple(
+        _service(name, service or {}, project)
+        for name, service in document["services"].items()
+        if _replicas(service or {}) != 0
+    )
+    return App(folder.name, folder, project, services, notes=tuple(notes))
+
+
+def _service(name: str, service: Mapping[str, Any], project: str) -> Service:
+    # Without `image:` compose looks for what it would have built.
+    image = str(service.get("image") or f"{project}-{name}")
+    return Service(name, image, _labels(service).get(PUBLISHED_HASH_LABEL))
+
+
+def _labels(service: Mapping[str, Any]) -> dict[str, str]:
+    labels = service.get("labels") or {}
+    if isinstance(labels, list):
+        return dict(str(label).partition("=")[::2] for label in labels)
+    return {str(key): str(value) for key, value in labels.items()}
+
+
+def _replicas(service: Mapping[str, Any]) -> Any:
+    deploy = service.get("deploy") or {}
+    return deploy.get("replicas", service.get("scale"))
+
+
+def _load(file: Path) -> dict[str, Any] | Failure:
+    """Read a compose file far enough to know that it is a sane mapping of services."""
+    try:
+        if not file.is_file():
+            return Failure(Cause.COMPOSE_FILE_MISSING, f"there is no {file.name} in {file.parent}")
+        with file.open("rb") as stream:
+            data = stream.read(MOST_BYTES + 1)
+    except OSError as error:
+        return Failure(Cause.COMPOSE_FILE_INVALID, f"{file.name} cannot be read: {error.strerror}")
+    if not data.strip():
+        return Failure(Cause.COMPOSE_FILE_INVALID, f"{file.name} is empty")
+    if len(data) > MOST_BYTES:
+        return Failure(
+            Cause.COMPOSE_FILE_INVALID, f"{file.name} is larger than {MOST_BYTES >> 20} MiB"
+        )
+    try:
+        document = _construct(data)
+    except yaml.YAMLError as error:
+        return Failure(Cause.COMPOSE_FILE_INVALID, f"{file.name} is not YAML: {_one_line(error)}")
+    except ValueError as error:
+        return Failure(Cause.COMPOSE_FILE_INVALID, f"{file.name}: {error}")
+    problem = _shape_problem(document)
+    if problem:
+        return Failure(Cause.COMPOSE_FILE_INVALID, f"{file.name}: {problem}")
+    return dict(document)
+
+
+def _construct(data: bytes) -> Any:
+    """Return the document in `data`; raises ValueError for one made to exhaust the reader."""
+    depth = 0
+    # The depth comes from the event stream, for libyaml composes nodes by recursion in C.
+    for event in yaml.parse(data, Loader=_Loader):
+        if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
+            depth += 1
+        elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
+            depth -= 1
+        if depth > MOST_DEPTH:
+            raise ValueError(f"nested deeper than {MOST_DEPTH} levels")
+    loader = _Loader(data)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _expanded_size(node, {}) > MOST_NODES:
+            raise ValueError(f"its aliases expand to more than {MOST_NODES} nodes")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _expanded_size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Count the nodes below `node` with every alias written out."""
+    if id(node) not in known:
+        known[id(node)] = MOST_NODES + 1  # an alias to one of its own parents never ends
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.SequenceNode):
+            children = node.value
+        elif isinstance(node, yaml.MappingNode):
+            children = [child for pair in node.value for child in pair]
+        known[id(node)] = 1 + sum(_expanded_size(child, known) for child in children)
+    return known[id(node)]
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    return f"line {mark.line + 1}: {problem}" if mark else str(problem)
+
+
+def _shape_problem(document: object) -> str | None:
+    if not isinstance(document, dict):
+        return "not a mapping"
+    services = document.get("services", {})
+    if not isinstance(services, dict):
+        return "'services' is not a mapping"
+    if not services and "include" not in document:
+        return "it names no services"
+    for name, service in services.items():
+        if not isinstance(service or {}, dict):
+            return f"service {name!r} is not a mapping"
+        for key, kinds in (("labels", (dict, list)), ("deploy", dict)):
+            if not isinstance((service or {}).get(key) or {}, kinds):
+                return f"'{key}' of service {name!r} has the wrong form"
+    return None
+
+
+def _depends_on_more(folder: Path, document: Mapping[str, Any]) -> bool:
+    """Tell whether images or services depend on more than this file's own text."""
+    if "include" in document or "$" in str(document.get("name", "")):
+        return True
+    for service in document.get("services", {}).values():
+        service = service or {}
+        if "extends" in service or "profiles" in service:
+            return True
+        used = (service.get("image"), service.get("scale"), service.get("deploy"))
+        if any("$" in str(value) for value in (*used, _labels(service).get(PUBLISHED_HASH_LABEL))):
+            return True
+    return _sets_compose_variables(folder / ".env")
+
+
+def _sets_compose_variables(env_file: Path) -> bool:
+    """Tell whether `.env` sets COMPOSE_FILE, COMPOSE_PROFILES, COMPOSE_PROJECT_NAME or the like."""
+    try:
+        data = env_file.read_bytes()
+    except OSError:
+        return False
+    return re.search(rb"^\s*(export\s+)?COMPOSE_", data, re.MULTILINE) is not None

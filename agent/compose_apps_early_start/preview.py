@@ -1,0 +1,123 @@
+"""`plan`: the plan that `start` would execute now, shown and not executed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import registration, selection
+from .compose import Compose
+from .errors import EngineError
+from .plan import AppPlan, Plan, make
+from .settings import Settings
+from .start import boot_time
+
+SCHEMA = 1
+"""Of the JSON; raised when a key changes its meaning or goes away."""
+
+ENGINE_SECONDS = 2.0
+"""A dockerd that is up is asked; one that only starts is not waited for."""
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The plan, and what it was made from. `unchecked` says what could not be found out."""
+
+    plan: Plan
+    settings: Settings
+    registered_by: Path | None
+    unchecked: tuple[str, ...]
+
+
+def preview(settings: Settings) -> Preview:
+    """Make the plan. Needs no dockerd, and no lock; changes nothing.
+
+    Raises `EarlyStartError` if the files of the device cannot be read.
+    """
+    from .engine import Engine  # loads the docker SDK
+
+    wanted = selection.select(settings, Compose(settings).config)
+    try:
+        state = Engine.connect(settings, ENGINE_SECONDS).state(wanted.images)
+        unchecked: tuple[str, ...] = ()
+    except EngineError as error:
+        state = None
+        unchecked = (f"images and containers: {error}",)
+    the_plan = make(wanted, state, boot_time())
+    return Preview(the_plan, settings, registration.registered_by(settings), unchecked)
+
+
+def to_json(shown: Preview) -> dict[str, Any]:
+    """Return the preview as the object that `plan --json` prints."""
+    wanted = shown.plan.selection
+    return {
+        "schema": SCHEMA,
+        "registered_by": str(shown.registered_by) if shown.registered_by else None,
+        "shortlist": str(shown.settings.default_apps) if wanted.shortlisted else None,
+        "apps": [_app_to_json(each, shown) for each in shown.plan.apps],
+        "unknown": [{"name": each.name, "nearest": each.nearest} for each in wanted.unknown],
+        "strays": list(wanted.strays),
+        "unchecked": list(shown.unchecked),
+    }
+
+
+def _app_to_json(each: AppPlan, shown: Preview) -> dict[str, Any]:
+    app = each.app
+    known = shown.plan.engine_known
+    return {
+        "name": app.name,
+        "reason": "shortlist" if shown.plan.selection.shortlisted else "all",
+        "folder": str(app.folder),
+        "project": app.project,
+        "services": [service.name for service in app.services],
+        "images": [
+            {"reference": image, "present": image not in each.missing_images if known else None}
+            for image in app.images
+        ],
+        "notes": list(app.notes),
+        "steps": [step.value for step in each.steps],
+        "cause": each.failure.cause.label if each.failure else None,
+        "message": each.failure.message if each.failure else None,
+        "hint": each.failure.cause.hint if each.failure else None,
+    }
+
+
+def text(shown: Preview) -> str:
+    """Return the preview as readable lines."""
+    return "\n".join(_lines(shown))
+
+
+def _lines(shown: Preview) -> Iterator[str]:
+    wanted = shown.plan.selection
+    if shown.registered_by:
+        yield f"This device is registered ({shown.registered_by}): 'start' would do nothing."
+        yield "On an unregistered device it would be:"
+    if wanted.shortlisted:
+        yield f"{len(shown.plan.apps)} apps, from the shortlist {shown.settings.default_apps}:"
+    else:
+        yield f"{len(shown.plan.apps)} apps, all preloaded ones: no {shown.settings.default_apps}"
+    for each in shown.plan.apps:
+        yield f"  {each.app.name}: {_outcome(each, shown)}"
+        yield f"    from {each.app.folder}"
+        for image in each.app.images:
+            missing = "  MISSING" if image in each.missing_images else ""
+            yield f"    image {image}{missing}"
+        for note in each.app.notes:
+            yield f"    note: {note}"
+        if each.failure:
+            yield f"    next: {each.failure.cause.hint}"
+    for unknown in wanted.unknown:
+        nearest = f"; did you mean {unknown.nearest!r}?" if unknown.nearest else ""
+        yield f"Not preloaded: {unknown.name!r}{nearest}"
+    for stray in wanted.strays:
+        yield f"No app, left alone: {shown.settings.compose_apps / stray}"
+    for unchecked in shown.unchecked:
+        yield f"Not checked: {unchecked}"
+
+
+def _outcome(each: AppPlan, shown: Preview) -> str:
+    if each.failure:
+        return f"cannot start: {each.failure.cause.label}: {each.failure.message}"
+    if each.steps:
+        return ", then ".join(step.value for step in each.steps)
+    return "already runs" if shown.plan.engine_known else "nothing to do"

@@ -1,0 +1,147 @@
+"""What happens, as events; and the listeners that show it: journal, terminal, systemd's STATUS=.
+
+The status file, the fourth listener, is a module of its own.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TextIO
+
+from .cause import Failure
+
+
+class Priority(Enum):
+    """syslog's levels, as far as they are used."""
+
+    ERROR = 3
+    WARNING = 4
+    NOTICE = 5
+    INFO = 6
+
+
+class Kind(Enum):
+    """The kinds of events: message id (explained in systemd/*.catalog) and priority."""
+
+    SKIPPED = ("96424201f0c74389ae2fc8b14836282d", Priority.INFO)
+    WAITING = ("bdb541be710644c0a8949f67518dd93a", Priority.INFO)
+    READY = ("7fc916212f5d493db6e45a0ad861f89f", Priority.INFO)
+    STARTING = ("194b6fac239347fdbf40d3a9cef2c7fe", Priority.INFO)
+    UP = ("1e6ee2dd2dd64a1d9f0f5b4f2b8a6c21", Priority.INFO)
+    RETRYING = ("e70a1e487dbd462f918aafea43dec031", Priority.NOTICE)
+    RUNNING = ("431a6ce6e0444c1895c8c7e2376e458f", Priority.INFO)
+    FAILED = ("738707a932f746c6b522ea56b26f50fc", Priority.ERROR)
+    UNKNOWN = ("96302148ebfa4c1e8a90d060ee0bef6c", Priority.WARNING)
+    NOTE = ("798d7c5b67b1427e89f752293a179813", Priority.NOTICE)
+    FINISHED = ("609f2dffe7064fac8c43534963547166", Priority.INFO)
+    ABORTED = ("c2f2c5b0b3a54bd5a5b9d1f86f7d1a64", Priority.ERROR)
+    DEGRADED = ("ddcf353f42c049e1ab1cbd237c0b6bc0", Priority.ERROR)
+
+    def __init__(self, message_id: str, priority: Priority) -> None:
+        self.message_id = message_id
+        self.priority = priority
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something happened: `message` says it whole, the fields are for machines.
+
+    `seconds` is how long the thing took that the event is the end of.
+    """
+
+    kind: Kind
+    message: str
+    app: str | None = None
+    cause: str | None = None
+    hint: str | None = None
+    seconds: float | None = None
+
+    @classmethod
+    def failed(cls, app: str, failure: Failure, seconds: float | None = None) -> "Event":
+        """Return the event that tells that `app` does not run, and that no more is tried."""
+        cause = failure.cause
+        return cls(Kind.FAILED, failure.message, app, cause.label, cause.hint, seconds)
+
+
+Listener = Callable[[Event], None]
+
+
+class Report:
+    """Hands each event to every listener, one event at a time."""
+
+    def __init__(self, listeners: Iterable[Listener]) -> None:
+        self._listeners = tuple(listeners)
+        self._lock = threading.Lock()
+
+    def __call__(self, event: Event) -> None:
+        """Tell `event`; callable from any thread."""
+        with self._lock:
+            for listener in self._listeners:
+                listener(event)
+
+
+def connected_to_journal(environment: Mapping[str, str]) -> bool:
+    """Tell whether systemd connected standard error to the journal (sd-daemon's JOURNAL_STREAM)."""
+    stat = os.fstat(sys.stderr.fileno())
+    return environment.get("JOURNAL_STREAM") == f"{stat.st_dev}:{stat.st_ino}"
+
+
+def journal(event: Event) -> None:
+    """Send `event` to journald, with its fields."""
+    import systemd.journal
+
+    fields = {
+        "MESSAGE_ID": event.kind.message_id,
+        "PRIORITY": str(event.kind.priority.value),
+        "SYSLOG_IDENTIFIER": "compose-apps-early-start",
+        "APP": event.app,
+        "CAUSE": event.cause,
+        "HINT": event.hint,
+        "DURATION_USEC": None if event.seconds is None else str(round(event.seconds * 1_000_000)),
+    }
+    systemd.journal.send(
+        _printable(line(event)), **{key: _printable(text) for key, text in fields.items() if text}
+    )
+
+
+def terminal(stream: TextIO) -> Listener:
+    """Return a listener that writes a readable line per event to `stream`."""
+
+    def listen(event: Event) -> None:
+        print(_printable(line(event)), file=stream, flush=True)
+
+    return listen
+
+
+def line(event: Event) -> str:
+    """Return the one line that tells `event`: who, what, why and what to do next."""
+    text = f"{event.app}: {event.message}" if event.app else event.message
+    return f"{text}. Next: {event.hint}" if event.hint else text
+
+
+def status(environment: Mapping[str, str]) -> Listener:
+    """Return a listener that shows how far the run is in `systemctl status`.
+
+    Source: sd_notify(3), STATUS=. Does nothing where systemd does not listen.
+    """
+    if "NOTIFY_SOCKET" not in environment:
+        return lambda event: None
+    import sdnotify
+
+    notifier = sdnotify.SystemdNotifier()
+
+    def listen(event: Event) -> None:
+        # sdnotify encodes as latin-1, and drops in silence what it cannot encode.
+        text = line(event).encode("ascii", errors="replace").decode()
+        notifier.notify(f"STATUS={text}")
+
+    return listen
+
+
+def _printable(text: str) -> str:
+    # Names of folders need not be valid text, and must not end the line or steer the terminal.
+    clean = text.encode("utf-8", errors="backslashreplace").decode()
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in clean)

@@ -1,0 +1,138 @@
+"""Every path and every limit of the agent, in one frozen object.
+
+The fields of `Settings` are the table from which the command line, the environment and the help
+are made: field `app_seconds` is the option `--app-seconds` and the variable
+`EARLY_START_APP_SECONDS`. The command line wins over the environment.
+"""
+
+import argparse
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import UsageError
+
+ENVIRONMENT_PREFIX = "EARLY_START_"
+
+
+def _setting(default: Any, text: str, least: float = 0.0) -> Any:
+    return field(default=default, metadata={"help": text, "least": least})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the device keeps things, and how long and how many. Times are in seconds."""
+
+    root: Path = _setting(Path("/"), "put every path under this folder")
+    engine_seconds: float = _setting(120.0, "wait this long for dockerd")
+    app_seconds: float = _setting(180.0, "give one app this long, its retries included")
+    settle_seconds: float = _setting(2.0, "a container must keep running this long")
+    health_seconds: float = _setting(60.0, "wait this long for health checks")
+    run_seconds: float = _setting(600.0, "give the whole run this long")
+    parallel: int = _setting(4, "run this many 'docker compose up' side by side", least=1)
+
+    @property
+    def compose_apps(self) -> Path:
+        """The preloaded apps, a folder each. Source: aktualizr-lite, `compose_apps_root`."""
+        return self.root / "var/sota/compose-apps"
+
+    @property
+    def default_apps(self) -> Path:
+        """The shortlist of apps to start."""
+        return self.root / "var/lmp/default-apps"
+
+    @property
+    def registration_files(self) -> tuple[Path, ...]:
+        """Any of these means that the device is registered.
+
+        Source: `sql.db` is aktualizr-lite's database; `client.pem` and `sota.toml` are written by
+        lmp-device-register, before aktualizr-lite's first run.
+        """
+        return tuple(
+            self.root / "var/sota" / name for name in ("sql.db", "client.pem", "sota.toml")
+        )
+
+    @property
+    def docker_socket(self) -> Path:
+        """Where dockerd, or systemd on its behalf, listens."""
+        return self.root / "run/docker.sock"
+
+    @property
+    def aktualizr_lock(self) -> Path:
+        """aktualizr-lite holds `flock(LOCK_EX)` on it while it works."""
+        return self.root / "var/lock/aklite.lock"
+
+    @property
+    def own_lock(self) -> Path:
+        """Held for the length of a run."""
+        return self.root / "run/compose-apps-early-start/lock"
+
+    @property
+    def run_status(self) -> Path:
+        """The status file while a run goes on."""
+        return self.root / "run/compose-apps-early-start/status.json"
+
+    @property
+    def last_run(self) -> Path:
+        """The status file of the last run that ended."""
+        return self.root / "var/lib/compose-apps-early-start/last-run.json"
+
+
+def add_root_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--root` to `parser`; it may stand before and after the subcommand."""
+    _add_option(parser, "root")
+
+
+def add_limit_options(parser: argparse.ArgumentParser) -> None:
+    """Add an option for each limit to `parser`."""
+    for each in fields(Settings):
+        if each.name != "root":
+            _add_option(parser, each.name)
+
+
+def _add_option(parser: argparse.ArgumentParser, name: str) -> None:
+    setting = next(each for each in fields(Settings) if each.name == name)
+    parser.add_argument(
+        "--" + name.replace("_", "-"),
+        # Without a default here, the option of the subcommand does not undo the one before it.
+        default=argparse.SUPPRESS,
+        metavar="DIR" if name == "root" else "N",
+        help=f"{setting.metadata['help']} (default: {setting.default})",
+    )
+
+
+def load(options: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
+    """Make the settings from parsed command-line options and the environment.
+
+    Raises `UsageError` for a value that is not a number or is too small.
+    """
+    values: dict[str, Any] = {}
+    for each in fields(Settings):
+        variable = ENVIRONMENT_PREFIX + each.name.upper()
+        if each.name in options:
+            source, text = "--" + each.name.replace("_", "-"), options[each.name]
+        elif variable in environment:
+            source, text = variable, environment[variable]
+        else:
+            continue
+        if each.name == "root":
+            values[each.name] = Path(text).absolute()
+        else:
+            values[each.name] = _number(source, text, type(each.default), each.metadata["least"])
+    return Settings(**values)
+
+
+def _number(source: str, text: str, kind: type, least: float) -> int | float:
+    try:
+        number: int | float = kind(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number >= least):
+        what = "a whole number" if kind is int else "a number of seconds"
+        raise UsageError(
+            f"{source}: {text!r} is not {what} of {least:g} or more",
+            "correct the value; 'compose-apps-early-start start --help' lists the settings",
+        )
+    return number

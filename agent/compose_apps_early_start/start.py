@@ -1,0 +1,151 @@
+"""One run, from the registration check to the last verdict."""
+
+import os
+import signal
+import sys
+import time
+from types import FrameType
+from typing import NoReturn
+
+from . import plan, registration, report, selection, status
+from .cause import Cause, Failure
+from .compose import Compose
+from .errors import EarlyStartError, EngineError, InterruptedRun
+from .lock import held
+from .report import Event, Kind, Report
+from .selection import Selection
+from .settings import Settings
+
+ALL_RUN, NOTHING_RUNS, DEGRADED = 0, 1, 3
+"""Exit statuses; 2 is wrong usage."""
+
+ENGINE_RETRY_SECONDS = 0.5
+"""Before asking a dockerd again that answered first and then went away."""
+
+
+def start(settings: Settings) -> int:
+    """Start the wanted apps; return the exit status.
+
+    Raises `EarlyStartError` if nothing was begun: not root, or another run is at work.
+    """
+    listener = (
+        report.journal if report.connected_to_journal(os.environ) else report.terminal(sys.stderr)
+    )
+    listeners = [listener, report.status(os.environ)]
+    file = registration.registered_by(settings)
+    if file:
+        message = f"this device is registered ({file}): nothing is started"
+        Report(listeners)(Event(Kind.SKIPPED, message))
+        return ALL_RUN
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    try:
+        with held(settings):
+            return _recorded(settings, listeners)
+    except InterruptedRun:
+        return NOTHING_RUNS
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    # Once is enough: what follows is the orderly end.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    raise InterruptedRun
+
+
+def _recorded(settings: Settings, listeners: list[report.Listener]) -> int:
+    warn = Report(listeners)
+    recorder = status.Recorder(settings, lambda text: warn(Event(Kind.NOTE, text)))
+    tell = Report([recorder, *listeners])
+    try:
+        complete = _run(settings, recorder, tell)
+    except EarlyStartError as error:
+        tell(Event(Kind.ABORTED, str(error), hint=error.hint))
+        recorder.end("failed", NOTHING_RUNS)
+        return NOTHING_RUNS
+    except InterruptedRun:
+        complete = False
+    return _ended(recorder, tell, complete=complete)
+
+
+def _ended(recorder: status.Recorder, tell: Report, *, complete: bool) -> int:
+    """Close the record, and say in one line how the run ended; return the exit status."""
+    record = recorder.record
+    runs = sum(app.state == "running" for app in record.apps)
+    wanted = len(record.apps) + len(record.unknown)
+    if runs == wanted and complete:
+        state, exit_status, kind = "ok", ALL_RUN, Kind.FINISHED
+    else:
+        state = "degraded" if runs else "failed"
+        exit_status, kind = (DEGRADED if runs else NOTHING_RUNS), Kind.DEGRADED
+    recorder.end(state if complete else "interrupted", exit_status)
+    message = f"{runs} of {wanted} apps run" if wanted else "no app is wanted"
+    if not complete:
+        message += ", the run was interrupted"
+    failed = [f"{app.name} ({app.cause})" for app in record.apps if app.cause]
+    failed += [f"{each['name']} (not preloaded)" for each in record.unknown]
+    if failed:
+        message += "; failed: " + ", ".join(failed)
+    hint = "compose-apps-early-start status" if failed else None
+    tell(Event(kind, message, hint=hint, seconds=record.seconds))
+    return exit_status
+
+
+def _run(settings: Settings, recorder: status.Recorder, tell: Report) -> bool:
+    """Return whether everything was tried; False if SIGTERM or SIGINT asked for an end."""
+    compose = Compose(settings)
+    wanted = selection.select(settings, compose.config)
+    recorder.begin([app.name for app in wanted.apps], wanted.unknown)
+    _tell_selection(wanted, settings, tell)
+    if all(app.failure for app in wanted.apps):
+        _tell_all_failed(wanted, tell)
+        return True
+    # Loads the docker SDK: while dockerd starts, and only where an engine is needed.
+    from .engine import Engine
+    from .runner import Runner
+
+    tell(Event(Kind.WAITING, "waiting for dockerd"))
+    began = time.monotonic()
+    deadline = began + settings.engine_seconds
+    while True:
+        try:
+            engine = Engine.connect(settings, deadline - time.monotonic())
+            ready = time.monotonic()
+            state = engine.state(wanted.images)
+            break
+        except EngineError as error:
+            if time.monotonic() >= deadline - ENGINE_RETRY_SECONDS:
+                _tell_all_failed(wanted, tell, Failure(Cause.ENGINE_UNAVAILABLE, str(error)))
+                return True
+        time.sleep(ENGINE_RETRY_SECONDS)
+    tell(Event(Kind.READY, "dockerd is ready", seconds=ready - began))
+    the_plan = plan.make(wanted, state, boot_time())
+    return Runner(settings, engine, compose, tell, ready).run(the_plan)
+
+
+def boot_time() -> float:
+    """Return when this boot began, in seconds of the epoch as the clock goes now."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _tell_selection(wanted: Selection, settings: Settings, tell: Report) -> None:
+    for each in wanted.unknown:
+        nearest = f", did you mean {each.nearest!r}?" if each.nearest else ""
+        message = (
+            f"{each.name!r} in {settings.default_apps}: no preloaded app has this name{nearest}"
+        )
+        tell(Event(Kind.UNKNOWN, message, hint=f"correct {settings.default_apps}"))
+    for stray in wanted.strays:
+        message = f"{settings.compose_apps / stray} is no app's folder; it is left alone"
+        tell(Event(Kind.NOTE, message, hint="move it away, or registration will list it as an app"))
+    for app in wanted.apps:
+        for note in app.notes:
+            tell(Event(Kind.NOTE, note, app=app.name))
+
+
+def _tell_all_failed(wanted: Selection, tell: Report, failure: Failure | None = None) -> None:
+    """Report every app as failed: by its own failure, else by `failure`, which is everybody's."""
+    for app in wanted.apps:
+        reason = app.failure or failure
+        assert reason is not None
+        tell(Event.failed(app.name, reason))

@@ -1,0 +1,65 @@
+"""The Debian mirror that this machine itself uses, for another suite."""
+
+import re
+from pathlib import Path
+
+# Third parties use a Debian suite's name too; only Debian itself has these and a "main".
+_POCKETS = ("", "-updates", "-security")
+
+
+def sources(suite: str, etc: Path = Path("/etc")) -> str:
+    """Returns apt sources in deb822 form: those of this machine, with ``suite`` for its own suite.
+
+    Raises LookupError if this machine has no Debian sources, as on another distribution.
+    """
+    match = re.search(r"^VERSION_CODENAME=(\S+)", (etc / "os-release").read_text(), re.MULTILINE)
+    own = match.group(1) if match else "stable"
+    stanzas = []
+    for path in [etc / "apt/sources.list", *sorted((etc / "apt/sources.list.d").glob("*"))]:
+        if path.suffix == ".sources":
+            stanzas += _deb822(path.read_text())
+        elif path.suffix == ".list" and path.is_file():
+            stanzas += _one_line(path.read_text())
+    texts = [text for stanza in stanzas if (text := _exchanged(stanza, own, suite))]
+    if not texts:
+        raise LookupError(f"no apt source of {own} main in {etc}/apt: this needs a Debian machine")
+    return "\n".join(texts)
+
+
+def _deb822(text: str) -> list[dict[str, str]]:
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    stanzas = []
+    for stanza in re.split(r"\n\s*\n", "\n".join(lines)):
+        fields = re.findall(r"^([\w-]+):[ \t]*(.*(?:\n[ \t].*)*)", stanza, re.MULTILINE)
+        stanzas.append({name.title(): value for name, value in fields})
+    return stanzas
+
+
+def _one_line(text: str) -> list[dict[str, str]]:
+    stanzas = []
+    for options, uri, suite, components in re.findall(
+        r"^deb[ \t]+(?:\[([^]]*)\][ \t]+)?(\S+)[ \t]+(\S+)[ \t]+([^#\n]+)", text, re.MULTILINE
+    ):
+        stanza = {"Types": "deb", "Uris": uri, "Suites": suite, "Components": components}
+        signed_by = re.search(r"signed-by=(\S+)", options)
+        if signed_by:
+            stanza["Signed-By"] = signed_by.group(1)
+        stanzas.append(stanza)
+    return stanzas
+
+
+def _exchanged(stanza: dict[str, str], own: str, suite: str) -> str | None:
+    pockets = [own + pocket for pocket in _POCKETS]
+    suites = [name for name in stanza.get("Suites", "").split() if name in pockets]
+    wanted = (
+        "deb" in stanza.get("Types", "").split()
+        and "main" in stanza.get("Components", "").split()
+        and stanza.get("Enabled", "yes").lower() not in ("no", "false", "0")
+    )
+    if not wanted or not suites:
+        return None
+    text = f"Types: deb\nURIs: {stanza['Uris']}\nComponents: main\n"
+    text += f"Suites: {' '.join(suite + name.removeprefix(own) for name in suites)}\n"
+    if "Signed-By" in stanza:
+        text += f"Signed-By: {stanza['Signed-By']}\n"
+    return text

@@ -1,0 +1,29 @@
+"""The process that stands between an owner and its device, and cleans up when either has ended.
+
+    python3 -m virtual_device.supervisor FOLDER ARGV...
+
+runs ARGV, then removes FOLDER (see :mod:`virtual_device.scratch`). The owner may have been killed
+by then; that is what this process is for.
+"""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from virtual_device import scratch
+
+
+def main() -> int:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Handled, not ignored: what is ignored stays so in the programs that are run.
+        signal.signal(number, lambda *_: None)
+    folder = Path(sys.argv[1])
+    try:
+        return subprocess.run(sys.argv[2:], check=False).returncode
+    finally:
+        scratch.remove(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

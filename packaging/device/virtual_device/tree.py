@@ -1,0 +1,106 @@
+"""The device's root file system: Debian with systemd, dockerd, compose and the agent's Python."""
+
+import shlex
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from virtual_device import mirror
+from virtual_device.cache import cached
+
+PACKAGES = (
+    "busybox-static",  # what the sample apps' images are made of
+    "dbus",
+    "docker-cli",
+    "docker-compose",
+    "docker.io",
+    "iproute2",
+    "iptables",
+    "kmod",
+    "procps",
+    "python3",
+    "python3-docker",
+    "python3-sdnotify",
+    "python3-systemd",
+    "python3-yaml",
+    "systemd",
+    "systemd-sysv",
+    "tini",
+    "udev",
+)
+_LEFT_OUT = ("/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*")
+_ENOUGH = 4000  # characters of mmdebstrap's output, the end of which says what failed
+
+
+class TreeError(Exception):
+    """The device's tree could not be made."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A root file system as layers, the topmost first, and its key in the cache.
+
+    ``tools`` is a layer that is no part of the device: the registry which samples are pulled from.
+    """
+
+    layers: tuple[Path, ...]
+    tools: Path
+
+    @property
+    def key(self) -> str:
+        return " ".join(layer.parent.name for layer in self.layers)
+
+
+def device_tree(suite: str = "trixie") -> Tree:
+    """Returns the device's tree made of ``suite`` (trixie or later).
+
+    Takes about half a minute unless it is cached.
+
+    Raises TreeError with what mmdebstrap said, LookupError on a host that is not Debian.
+    """
+
+    def build(folder: Path) -> None:
+        _debootstrap(suite, folder)
+
+    folder = cached(f"tree-{suite}", [suite, Path(__file__).read_text()], build)
+    return Tree(layers=(folder / "root",), tools=folder / "tools")
+
+
+def _debootstrap(suite: str, folder: Path) -> None:
+    sources = folder / "debian.sources"
+    sources.write_text(mirror.sources(suite))
+    tools = folder / "tools"
+    download = folder / "download"
+    download.mkdir()
+    # The hook runs on the host, with an apt that looks into the new tree.
+    registry = (
+        f"cd {shlex.quote(str(download))} && "
+        'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -qq download docker-registry'
+    )
+    argv = [
+        # mmdebstrap's mounts and processes end with this process, however it ends.
+        *("setpriv", "--pdeathsig", "KILL"),
+        *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+        *("mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"),
+        f"--include={','.join(PACKAGES)}",
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
+        # Downloads as root: _apt may not look into this user's cache. Quietens a warning.
+        "--aptopt=APT::Sandbox::User root",
+        f"--customize-hook={registry}",
+        *(suite, str(folder / "root"), str(sources)),
+    ]
+    made = subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if made.returncode:
+        raise TreeError(f"mmdebstrap cannot make {suite}:\n{made.stdout[-_ENOUGH:].strip()}")
+    for package in download.glob("*.deb"):
+        subprocess.run(["dpkg-deb", "--extract", package, folder / "unpacked"], check=True)
+    # Only the program: a /lib in this layer would hide the tree's own.
+    (tools / "usr/bin").mkdir(parents=True)
+    (folder / "unpacked/usr/bin/docker-registry").rename(tools / "usr/bin/docker-registry")
