@@ -44,9 +44,10 @@ test-packages:
 # The dependencies only: the tests find the agent in the tree.
 $(VENV)/made: pyproject.toml | test-packages
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
-		"%s is Python %d.%d, this needs 3.11" % (sys.executable, *sys.version_info[:2]))'
+		"%s is Python %d.%d, this needs 3.11 or later" % (sys.executable, *sys.version_info[:2]))'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	@$(VENV)/bin/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 		print(*p["dependencies"], *p["optional-dependencies"]["test"], sep="\n")' >$(VENV)/requirements.txt
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --use-pep517 \
+		-r $(VENV)/requirements.txt
 	touch $@

@@ -97,7 +97,10 @@ def listing(settings: Settings) -> Listing:
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    return entry.is_dir() and not entry.name.startswith(".")
+    try:
+        return entry.is_dir() and not entry.name.startswith(".")
+    except OSError:  # a symbolic link to itself
+        return False
 
 
 def read(settings: Settings, names: tuple[str, ...], ask: AskCompose) -> tuple[App, ...]:
@@ -206,6 +209,8 @@ def _load(file: Path) -> dict[str, Any] | Failure:
         return Failure(Cause.COMPOSE_FILE_INVALID, f"{file.name} is not YAML: {_one_line(error)}")
     except ValueError as error:
         return Failure(Cause.COMPOSE_FILE_INVALID, f"{file.name}: {error}")
+    except (AttributeError, LookupError):  # PyYAML's way to refuse `!!int ""` and `!!bool x`
+        return Failure(Cause.COMPOSE_FILE_INVALID, f"{file.name}: a value does not fit its tag")
     problem = _shape_problem(document)
     if problem:
         return Failure(Cause.COMPOSE_FILE_INVALID, f"{file.name}: {problem}")
@@ -275,8 +280,10 @@ def _depends_on_more(folder: Path, document: Mapping[str, Any]) -> bool:
     """Tell whether images or services depend on more than this file's own text."""
     if "include" in document or "$" in str(document.get("name", "")):
         return True
-    for service in document.get("services", {}).values():
+    for name, service in document.get("services", {}).items():
         service = service or {}
+        if not isinstance(name, str):  # `on:` and `no:` are truth values for PyYAML only
+            return True
         if "extends" in service or "profiles" in service:
             return True
         used = (service.get("image"), service.get("scale"), service.get("deploy"))

@@ -86,7 +86,10 @@ class Compose:
         if self.command is None:
             return _not_found()
         deadline = time.monotonic() + CONFIG_SECONDS
-        status, output, errors = self._run(["config", "--format", "json"], folder, deadline)
+        try:
+            status, output, errors = self._run(["config", "--format", "json"], folder, deadline)
+        except OSError as error:
+            return self._cannot_run(error)
         if status is None:
             return Failure(Cause.COMPOSE_FILE_INVALID, "'docker compose config' took too long")
         if status != 0:
@@ -107,12 +110,22 @@ class Compose:
     def _checked(self, arguments: list[str], folder: Path, deadline: float) -> Failure | None:
         if self.command is None:
             return _not_found()
-        status, output, errors = self._run(arguments, folder, deadline)
+        try:
+            status, output, errors = self._run(arguments, folder, deadline)
+        except OSError as error:
+            return self._cannot_run(error)
         if self._cancelled:
             return Failure(Cause.INTERRUPTED, "the run was ended while the app was coming up")
         if status is None:
             return Failure(Cause.TIMEOUT, f"'docker compose {arguments[0]}' did not end in time")
         return None if status == 0 else diagnose(output + "\n" + errors)
+
+    def _cannot_run(self, error: OSError) -> Failure:
+        # A plugin that a power cut left empty, or of another architecture.
+        assert self.command is not None
+        return Failure(
+            Cause.COMPOSE_NOT_FOUND, f"{self.command[0]} cannot be run: {error.strerror}"
+        )
 
     def _run(
         self, arguments: list[str], folder: Path, deadline: float

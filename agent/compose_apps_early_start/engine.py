@@ -8,6 +8,7 @@ import contextlib
 import datetime
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -27,6 +28,7 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.05, 0.5
 """Between two attempts, in seconds, while nothing listens on the socket."""
 
 _PROJECT = "com.docker.compose.project"
+_EVERY_PROJECT = ""
 
 # LmP v97 pairs docker 7.0.0 with requests 2.32, which asks the adapter for connections by a method
 # that this SDK does not have yet ("Not supported URL scheme http+docker").
@@ -132,7 +134,7 @@ class Engine:
 
 
 class Watch:
-    """Wakes up whoever waits for a container to change.
+    """Wakes up whoever waits for a container of a project to change.
 
     The events only wake: what happened is asked of the engine, so a lost event costs time, never
     truth.
@@ -141,23 +143,20 @@ class Watch:
     def __init__(self, client: docker.APIClient) -> None:
         self._client = client
         self._changed = threading.Condition()
-        self._count = 0
+        self._counts: Counter[str] = Counter()
         self._closed = False
-        self._stream: Any = None
         self._since = int(time.time())
-        self._thread = threading.Thread(target=self._listen, name="events", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._listen, name="events", daemon=True).start()
 
-    @property
-    def count(self) -> int:
-        """How often something changed; take it before asking the engine, give it to `wait`."""
+    def count(self, project: str) -> int:
+        """How often `project` changed: take it before asking the engine, give it to `wait`."""
         with self._changed:
-            return self._count
+            return self._count(project)
 
-    def wait(self, count: int, seconds: float) -> None:
-        """Wait until something changed after `count`, but no longer than `seconds`."""
+    def wait(self, project: str, count: int, seconds: float) -> None:
+        """Wait until `project` changed after `count`, but no longer than `seconds`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._count != count or self._closed, seconds)
+            self._changed.wait_for(lambda: self._count(project) != count or self._closed, seconds)
 
     def close(self) -> None:
         """Let all waiters go."""
@@ -165,19 +164,22 @@ class Watch:
             self._closed = True
             self._changed.notify_all()
 
+    def _count(self, project: str) -> int:
+        return self._counts[project] + self._counts[_EVERY_PROJECT]
+
     def _listen(self) -> None:
         filters = {"type": "container", "label": _PROJECT}
         while not self._closed:
             with contextlib.suppress(EngineError), _speaking():
-                for _event in self._client.events(since=self._since, filters=filters):
-                    self._wake()
+                for event in self._client.events(since=self._since, filters=filters, decode=True):
+                    self._wake(event["Actor"]["Attributes"][_PROJECT])
             # The stream ends when dockerd does; whoever waits finds out by asking.
-            self._wake()
+            self._wake(_EVERY_PROJECT)
             time.sleep(_LONGEST_DELAY)
 
-    def _wake(self) -> None:
+    def _wake(self, project: str) -> None:
         with self._changed:
-            self._count += 1
+            self._counts[project] += 1
             self._changed.notify_all()
 
 

@@ -9,6 +9,7 @@ from . import registration, selection
 from .compose import Compose
 from .errors import EngineError
 from .plan import AppPlan, Plan, make
+from .report import printable
 from .settings import Settings
 from .start import boot_time
 
@@ -84,7 +85,7 @@ def _app_to_json(each: AppPlan, shown: Preview) -> dict[str, Any]:
 
 def text(shown: Preview) -> str:
     """Return the preview as readable lines."""
-    return "\n".join(_lines(shown))
+    return "\n".join(map(printable, _lines(shown)))
 
 
 def _lines(shown: Preview) -> Iterator[str]:

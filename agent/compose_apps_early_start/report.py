@@ -103,7 +103,7 @@ def journal(event: Event) -> None:
         "DURATION_USEC": None if event.seconds is None else str(round(event.seconds * 1_000_000)),
     }
     systemd.journal.send(
-        _printable(line(event)), **{key: _printable(text) for key, text in fields.items() if text}
+        printable(line(event)), **{key: printable(text) for key, text in fields.items() if text}
     )
 
 
@@ -111,14 +111,18 @@ def terminal(stream: TextIO) -> Listener:
     """Return a listener that writes a readable line per event to `stream`."""
 
     def listen(event: Event) -> None:
-        print(_printable(line(event)), file=stream, flush=True)
+        print(printable(line(event)), file=stream, flush=True)
 
     return listen
 
 
 def line(event: Event) -> str:
-    """Return the one line that tells `event`: who, what, why and what to do next."""
+    """Return the one line that tells `event`: who, what, why, how long and what to do next."""
     text = f"{event.app}: {event.message}" if event.app else event.message
+    if event.cause:
+        text = f"{event.app}: {event.cause}: {event.message}"
+    if event.seconds is not None:
+        text += f" ({event.seconds:.1f} s)"
     return f"{text}. Next: {event.hint}" if event.hint else text
 
 
@@ -135,13 +139,17 @@ def status(environment: Mapping[str, str]) -> Listener:
 
     def listen(event: Event) -> None:
         # sdnotify encodes as latin-1, and drops in silence what it cannot encode.
-        text = line(event).encode("ascii", errors="replace").decode()
+        # A line end would begin another of systemd's variables.
+        text = printable(line(event)).encode("ascii", errors="replace").decode()
         notifier.notify(f"STATUS={text}")
 
     return listen
 
 
-def _printable(text: str) -> str:
-    # Names of folders need not be valid text, and must not end the line or steer the terminal.
+def printable(text: str) -> str:
+    """Return `text` with everything escaped that would end the line or steer the terminal.
+
+    Names of folders need not even be valid text.
+    """
     clean = text.encode("utf-8", errors="backslashreplace").decode()
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in clean)

@@ -126,7 +126,7 @@ class Runner:
             time.sleep(self._back_off)
             for each in waiting:
                 each.spent += self._back_off
-                self._start(each, each.next_remedy()).join()
+                self._start(each, each.next_remedy()).join(PATIENCE)
             self._back_off = min(2 * self._back_off, LONGEST_BACK_OFF)
 
     def _worth_a_retry(self, each: Attempts) -> bool:
@@ -204,7 +204,7 @@ class Runner:
     def _settle(self, app: App, up_at: float, deadline: float) -> Failure | None:
         """Watch the app's containers until the verdict on them; None: it runs."""
         while not self._stopping:
-            count = self._watch.count
+            count = self._watch.count(app.project)
             containers = self._engine.containers(str(app.folder))
             waited = time.monotonic() - up_at
             verdict = judge(
@@ -217,7 +217,7 @@ class Runner:
             left = deadline - time.monotonic()
             if left <= 0:
                 return self._timed_out(app, "the containers did not settle in time")
-            self._watch.wait(count, min(verdict.seconds, left))
+            self._watch.wait(app.project, count, min(verdict.seconds, left))
         return Failure(Cause.INTERRUPTED, "the run was ended before the app had settled")
 
     def _wait_for_engine(self, deadline: float) -> None:

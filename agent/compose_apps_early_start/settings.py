@@ -16,6 +16,9 @@ from .errors import UsageError
 
 ENVIRONMENT_PREFIX = "EARLY_START_"
 
+MOST = 1_000_000
+"""No number is larger: poll(2) cannot wait for 25 days."""
+
 
 def _setting(default: Any, text: str, least: float = 0.0) -> Any:
     return field(default=default, metadata={"help": text, "least": least})
@@ -106,7 +109,7 @@ def _add_option(parser: argparse.ArgumentParser, name: str) -> None:
 def load(options: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
     """Make the settings from parsed command-line options and the environment.
 
-    Raises `UsageError` for a value that is not a number or is too small.
+    Raises `UsageError` for a value that is not a number, too small or too large.
     """
     values: dict[str, Any] = {}
     for each in fields(Settings):
@@ -129,10 +132,10 @@ def _number(source: str, text: str, kind: type, least: float) -> int | float:
         number: int | float = kind(text)
     except ValueError:
         number = math.nan
-    if not (math.isfinite(number) and number >= least):
+    if not least <= number <= MOST:
         what = "a whole number" if kind is int else "a number of seconds"
         raise UsageError(
-            f"{source}: {text!r} is not {what} of {least:g} or more",
+            f"{source}: {text!r} is not {what} from {least:g} to {MOST}",
             "correct the value; 'compose-apps-early-start start --help' lists the settings",
         )
     return number

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import EarlyStartError
-from .report import Event, Kind
+from .report import Event, Kind, printable
 from .settings import Settings
 from .shortlist import UnknownName
 
@@ -224,7 +224,7 @@ def table(record: Mapping[str, Any]) -> str:
         f"engine waited for {_duration(record['engine_wait_seconds'])}, "
         f"whole run {_duration(record['seconds'])}",
     ]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _duration(seconds: float | None) -> str:

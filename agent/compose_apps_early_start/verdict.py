@@ -87,11 +87,10 @@ def _judge_running(container: Container, now: float, waited: float, settings: Se
     if container.health == "unhealthy":
         return Failure(Cause.UNHEALTHY, f"container {container.name!r} is unhealthy")
     up_for = now - (container.started_at or now)
+    if up_for < 0:  # the clock was set back since, and might not catch up in this run
+        up_for = waited
     if up_for < settings.settle_seconds:
-        # A clock that was set back must not make the wait any longer.
-        return _judge_unsettled(
-            container, min(settings.settle_seconds - up_for, settings.settle_seconds)
-        )
+        return _judge_unsettled(container, settings.settle_seconds - up_for)
     if container.health == "starting":
         left = settings.health_seconds - waited
         if left <= 0:

@@ -1,0 +1,54 @@
+"""Devices for the engine tests: the agent's package is built once, each device is a fresh one."""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from engine.board import HANG_SECONDS, Board, guard_against_hanging
+from virtual_device import Device, Tree, agent_layer, device_tree, samples
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    guard_against_hanging(HANG_SECONDS)
+    try:
+        return (yield)
+    finally:
+        guard_against_hanging(0)
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The agent's .deb, built from this checkout."""
+    argv = [CHECKOUT / "packaging/debian/build", tmp_path_factory.mktemp("package")]
+    built = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
+    return Path(built.stdout.strip())
+
+
+@pytest.fixture(scope="session")
+def agent_tree(package: Path) -> Tree:
+    """The device's root file system with the agent installed."""
+    return agent_layer(device_tree(), package)
+
+
+@pytest.fixture(scope="session")
+def images(agent_tree: Tree) -> samples.Preload:
+    """The sample images, as the device's docker stores them."""
+    return samples.preload(agent_tree)
+
+
+@pytest.fixture
+def board(agent_tree: Tree, images: samples.Preload) -> Iterator[Board]:
+    """A fresh device: images preloaded, no apps, dockerd not started."""
+    with Device(agent_tree, preload=images.docker) as device:
+        yield Board(device, images)
+
+
+@pytest.fixture(scope="module")
+def shared_board(agent_tree: Tree, images: samples.Preload) -> Iterator[Board]:
+    """The same, for the tests of a module that look at one run from several sides."""
+    with Device(agent_tree, preload=images.docker) as device:
+        yield Board(device, images)

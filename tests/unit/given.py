@@ -1,0 +1,83 @@
+"""What the tests start from: an app, its container, and both as they lie on a device."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from compose_apps_early_start.catalog import App, Service
+from compose_apps_early_start.container import Container
+from compose_apps_early_start.selection import Selection
+from compose_apps_early_start.settings import Settings
+from compose_apps_early_start.shortlist import UnknownName
+
+HASH = "5" * 64
+IMAGE = "hub.example.test/factory/web@sha256:" + "a" * 64
+NOW = 1_800_000_000.0
+"""The time of the epoch at which the tests of pure functions take place."""
+
+PUBLISHED = f"""\
+services:
+  web:
+    image: {IMAGE}
+    labels:
+      io.compose-spec.config-hash: {HASH}
+    restart: always
+"""
+"""A compose file as publishing leaves it."""
+
+
+def service(name: str = "web", image: str = IMAGE, published_hash: str | None = HASH) -> Service:
+    return Service(name, image, published_hash)
+
+
+def app(name: str = "shop", *services: Service, **changes: Any) -> App:
+    """A published app; without `services` it has the one called web."""
+    folder = Path("/var/sota/compose-apps") / name
+    return replace(App(name, folder, name, services or (service(),)), **changes)
+
+
+def container(of: App | None = None, service: str = "web", **changes: Any) -> Container:
+    """A container of the app that has been running for an hour."""
+    of = of or app()
+    running = Container(
+        id=f"id-of-{of.name}-{service}",
+        name=f"{of.name}-{service}-1",
+        project=of.project,
+        folder=str(of.folder),
+        service=service,
+        one_off=False,
+        image=IMAGE,
+        published_hash=HASH,
+        state="running",
+        exit_code=0,
+        health=None,
+        restart_policy="always",
+        restarts=0,
+        started_at=NOW - 3600,
+        finished_at=None,
+    )
+    return replace(running, **changes)
+
+
+def selection(
+    *apps: App,
+    shortlisted: bool = False,
+    unknown: tuple[UnknownName, ...] = (),
+    strays: tuple[str, ...] = (),
+) -> Selection:
+    return Selection(shortlisted, apps, unknown, strays)
+
+
+def preloaded(settings: Settings, name: str, compose_file: str | bytes = PUBLISHED) -> Path:
+    """Put an app on the device; return its folder."""
+    folder = settings.compose_apps / name
+    folder.mkdir(parents=True)
+    data = compose_file.encode() if isinstance(compose_file, str) else compose_file
+    (folder / "docker-compose.yml").write_bytes(data)
+    return folder
+
+
+def shortlist(settings: Settings, text: str) -> None:
+    """Put a default-apps on the device."""
+    settings.default_apps.parent.mkdir(parents=True, exist_ok=True)
+    settings.default_apps.write_text(text)
