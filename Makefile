@@ -4,12 +4,13 @@ PYTHON := python3
 VENV := .cache/venv
 INSTALL := packaging/device/install-host-packages
 
-.PHONY: help demo shell test test-unit bench deb clean device-packages test-packages
+.PHONY: help demo shell boot test test-unit test-powercut test-suites bench bench-boot deb clean \
+	device-packages boot-packages test-packages
 # Nothing here is worth running side by side, and only one may use apt at a time.
 .NOTPARALLEL:
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 demo: ## the first boot of a device with preloaded apps
 shell: ## a root shell on such a device, the agent not yet started
@@ -17,14 +18,29 @@ demo shell: device-packages
 	@deb=$$(packaging/debian/build build) && \
 	PYTHONPATH=$(CURDIR)/packaging/device $(PYTHON) -m virtual_device $@ "$$deb"
 
-test: device-packages $(VENV)/made ## all tests
+boot: device-packages boot-packages ## the first boot of a whole machine (DEFAULT_APPS="a b" REGISTERED=1 SUITE=)
+	@deb=$$(packaging/debian/build build) && \
+	PYTHONPATH=$(CURDIR)/packaging/device $(PYTHON) -m virtual_device boot "$$deb" \
+		$(if $(filter undefined,$(origin DEFAULT_APPS)),,--default-apps "$(DEFAULT_APPS)") \
+		$(if $(REGISTERED),--registered) $(if $(SUITE),--suite "$(SUITE)")
+
+test: device-packages boot-packages $(VENV)/made ## all tests
 	$(VENV)/bin/python -m pytest
 
 test-unit: $(VENV)/made ## the quick tests, ruff and mypy among them
 	$(VENV)/bin/python -m pytest tests/unit
 
+test-powercut: device-packages boot-packages $(VENV)/made ## many power cuts at the first boot (N=100)
+	POWER_CUTS=$(or $(N),20) $(VENV)/bin/python -m pytest tests/boot/test_power_cut.py
+
+test-suites: device-packages boot-packages $(VENV)/made ## a boot of each Debian suite
+	SUITES="bookworm trixie forky" $(VENV)/bin/python -m pytest tests/boot/test_suites.py
+
 bench: device-packages $(VENV)/made ## the benchmarks
 	PYTHONPATH=$(CURDIR)/packaging/device $(VENV)/bin/python tests/bench/bench.py
+
+bench-boot: device-packages boot-packages $(VENV)/made ## the benchmark of whole boots
+	PYTHONPATH=$(CURDIR)/packaging/device $(VENV)/bin/python tests/bench/bench_boot.py
 
 deb: ## the agent's Debian package
 	@packaging/debian/build build
@@ -35,6 +51,9 @@ clean: ## removes what the above left in this folder (the device's cache is in ~
 
 device-packages:
 	@$(INSTALL) python3 mmdebstrap
+
+boot-packages:
+	@$(INSTALL) qemu-system-x86 qemu-utils e2fsprogs kmod
 
 # systemd-python comes as source only, hence all up to pkg-config.
 # systemd and mandoc check the unit and the man page.

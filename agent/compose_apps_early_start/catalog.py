@@ -35,7 +35,9 @@ _SIBLINGS_THAT_WIN = (
     "docker-compose.override.yaml",
 )
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# The base loader makes text of every scalar: `on:` stays a service's name, and no value has to fit
+# a tag or a YAML 1.1 type that compose does not know either.
+_Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 AskCompose = Callable[[Path], Mapping[str, Any] | Failure]
 """What compose makes of the app in a folder: `docker compose config --format json`."""
@@ -105,7 +107,9 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
 
 def read(settings: Settings, names: tuple[str, ...], ask: AskCompose) -> tuple[App, ...]:
     """Read the apps called `names`, in that order; what is wrong with one is its `failure`."""
-    apps = [_read_app(settings.compose_apps / name, ask) for name in names]
+    # As the engine will know it: compose labels its containers with the resolved folder.
+    folder = settings.compose_apps.resolve()
+    apps = [_read_app(folder / name, ask) for name in names]
     return tuple(_without_shared_project(app, apps) for app in apps)
 
 
@@ -137,6 +141,11 @@ def _project_name(name: str) -> str:
 def _read_app(folder: Path, ask: AskCompose) -> App:
     if folder.is_symlink():
         return _broken(folder, Cause.APP_FOLDER_INVALID, "the app's folder is a symbolic link")
+    if not folder.name.isprintable():
+        # Labels and the Engine API hold text: the containers would not be found by this folder.
+        return _broken(
+            folder, Cause.APP_FOLDER_INVALID, "the folder's name is not printable UTF-8 text"
+        )
     if not _project_name(folder.name):
         return _broken(
             folder,
@@ -163,9 +172,9 @@ def _read_app(folder: Path, ask: AskCompose) -> App:
             "aktualizr-lite will start it anew after registration"
         )
     services = tuple(
-        _service(name, service or {}, project)
+        _service(name, _mapping(service), project)
         for name, service in document["services"].items()
-        if _replicas(service or {}) != 0
+        if _replicas(_mapping(service)) != "0"
     )
     return App(folder.name, folder, project, services, notes=tuple(notes))
 
@@ -177,15 +186,19 @@ def _service(name: str, service: Mapping[str, Any], project: str) -> Service:
 
 
 def _labels(service: Mapping[str, Any]) -> dict[str, str]:
-    labels = service.get("labels") or {}
+    labels = service.get("labels")
     if isinstance(labels, list):
         return dict(str(label).partition("=")[::2] for label in labels)
-    return {str(key): str(value) for key, value in labels.items()}
+    return {str(key): str(value) for key, value in _mapping(labels).items()}
 
 
-def _replicas(service: Mapping[str, Any]) -> Any:
-    deploy = service.get("deploy") or {}
-    return deploy.get("replicas", service.get("scale"))
+def _replicas(service: Mapping[str, Any]) -> str:
+    return str(_mapping(service.get("deploy")).get("replicas", service.get("scale")))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    """Return `value`, or nothing for a null: compose says None, the base loader its text."""
+    return {} if value in (None, "", "~", "null", "Null", "NULL") else value
 
 
 def _load(file: Path) -> dict[str, Any] | Failure:
@@ -209,8 +222,6 @@ def _load(file: Path) -> dict[str, Any] | Failure:
         return Failure(Cause.COMPOSE_FILE_INVALID, f"{file.name} is not YAML: {_one_line(error)}")
     except ValueError as error:
         return Failure(Cause.COMPOSE_FILE_INVALID, f"{file.name}: {error}")
-    except (AttributeError, LookupError):  # PyYAML's way to refuse `!!int ""` and `!!bool x`
-        return Failure(Cause.COMPOSE_FILE_INVALID, f"{file.name}: a value does not fit its tag")
     problem = _shape_problem(document)
     if problem:
         return Failure(Cause.COMPOSE_FILE_INVALID, f"{file.name}: {problem}")
@@ -265,26 +276,24 @@ def _shape_problem(document: object) -> str | None:
     services = document.get("services", {})
     if not isinstance(services, dict):
         return "'services' is not a mapping"
-    if not services and "include" not in document:
+    if not services and {"include", "<<"}.isdisjoint(document):
         return "it names no services"
     for name, service in services.items():
-        if not isinstance(service or {}, dict):
+        service = _mapping(service)
+        if not isinstance(service, dict):
             return f"service {name!r} is not a mapping"
         for key, kinds in (("labels", (dict, list)), ("deploy", dict)):
-            if not isinstance((service or {}).get(key) or {}, kinds):
+            if not isinstance(_mapping(service.get(key)), kinds):
                 return f"'{key}' of service {name!r} has the wrong form"
     return None
 
 
 def _depends_on_more(folder: Path, document: Mapping[str, Any]) -> bool:
     """Tell whether images or services depend on more than this file's own text."""
-    if "include" in document or "$" in str(document.get("name", "")):
+    if not {"include", "<<"}.isdisjoint(document) or "$" in str(document.get("name", "")):
         return True
-    for name, service in document.get("services", {}).items():
-        service = service or {}
-        if not isinstance(name, str):  # `on:` and `no:` are truth values for PyYAML only
-            return True
-        if "extends" in service or "profiles" in service:
+    for service in map(_mapping, document.get("services", {}).values()):
+        if not {"extends", "profiles", "<<"}.isdisjoint(service):
             return True
         used = (service.get("image"), service.get("scale"), service.get("deploy"))
         if any("$" in str(value) for value in (*used, _labels(service).get(PUBLISHED_HASH_LABEL))):

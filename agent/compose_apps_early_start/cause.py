@@ -141,7 +141,7 @@ class Cause(Enum):
         "look at 'systemctl status docker'; on a slow board raise EARLY_START_ENGINE_SECONDS",
         _NONE,
     )
-    ENGINE_LOST = ("engine-lost", "look at 'journalctl -u docker'", _ALL)
+    ENGINE_LOST = ("engine-lost", "look at 'journalctl -u docker'", _RACE)
     RUN_TIMEOUT = (
         "run-timeout",
         "see which app took the time, or raise EARLY_START_RUN_SECONDS",
@@ -161,8 +161,8 @@ class Cause(Enum):
 
     @property
     def comes_later(self) -> bool:
-        """What is missing may be made by others meanwhile: worth trying until time is up."""
-        return self in (Cause.NETWORK_MISSING, Cause.VOLUME_MISSING)
+        """What is missing may come without us: worth trying until the app's time is up."""
+        return self in (Cause.NETWORK_MISSING, Cause.VOLUME_MISSING, Cause.ENGINE_LOST)
 
 
 @dataclass(frozen=True)
@@ -175,3 +175,6 @@ class Failure:
     cause: Cause
     message: str
     container: str | None = None
+
+
+NOT_TRIED = Failure(Cause.INTERRUPTED, "the run was ended before its turn")

@@ -106,6 +106,12 @@ class Compose:
             running = tuple(self._running)
         for process in running:
             _signal_group(process, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_SECONDS
+        for process in running:
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                _signal_group(process, signal.SIGKILL)
 
     def _checked(self, arguments: list[str], folder: Path, deadline: float) -> Failure | None:
         if self.command is None:
@@ -207,7 +213,11 @@ _MESSAGES = tuple(
         (r"no such image|unable to find image|pull access denied", Cause.IMAGE_MISSING),
         (r"dial tcp|no such host|failed to resolve reference|TLS handshake timeout"
          r"|network is unreachable", Cause.REGISTRY_NEEDED),
-        (r"network .* declared as external, but could not be found", Cause.NETWORK_MISSING),
+        # A container refers to its network by id, a compose file by name.
+        (r"network [0-9a-f]{64} not found|network-scoped alias .* but .* network",
+         Cause.NETWORK_STALE),
+        (r"network .* declared as external, but could not be found|network \S+ not found",
+         Cause.NETWORK_MISSING),
         (r"external volume .* not found", Cause.VOLUME_MISSING),
         (r"required variable \S+ is missing a value", Cause.VARIABLE_MISSING),
         (r"env file .* not found", Cause.ENV_FILE_MISSING),
@@ -216,7 +226,6 @@ _MESSAGES = tuple(
         (r"port is already allocated|address already in use", Cause.PORT_TAKEN),
         (r"container name \S+ is already in use", Cause.NAME_TAKEN),
         (r"dependency failed to start|didn't complete successfully", Cause.DEPENDENCY_FAILED),
-        (r"network \S+ not found|network-scoped alias .* but .* network", Cause.NETWORK_STALE),
         (r"no configuration file provided", Cause.COMPOSE_FILE_MISSING),
         (r"validating .*:|yaml: |invalid (interpolation|compose|reference)"
          r"|undefined (network|volume|service|config|secret)"

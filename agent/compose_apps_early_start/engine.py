@@ -122,10 +122,13 @@ class Engine:
             return None
 
     def last_words(self, container: str) -> str | None:
-        """Return the last line that the container with this id logged, None if there is none."""
+        """Return the last line that the container with this id logged, at most 200 characters.
+
+        None if there is none, or it cannot be read.
+        """
         with contextlib.suppress(EngineError), _speaking():
             lines = self._client.logs(container, tail=1).decode(errors="replace").split("\n")
-            return next((line.strip() for line in reversed(lines) if line.strip()), None)
+            return next((line.strip()[:200] for line in reversed(lines) if line.strip()), None)
         return None
 
     def watch(self) -> "Watch":
@@ -201,7 +204,11 @@ def _speaking() -> Iterator[None]:
 
 def _innermost(error: BaseException) -> str:
     """Return the words of the first cause: the SDK wraps it up to five times."""
-    while (inner := error.__cause__ or error.__context__) is not None:
+    # An APIError has dockerd's own words, its cause only the HTTP status.
+    while not isinstance(error, docker.errors.APIError):
+        inner = error.__cause__ or error.__context__
+        if inner is None:
+            break
         error = inner
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 

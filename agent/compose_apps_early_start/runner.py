@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 from .catalog import App
-from .cause import Cause, Failure, Remedy
+from .cause import NOT_TRIED, Cause, Failure, Remedy
 from .compose import Compose
 from .engine import Engine
 from .errors import EngineError, InterruptedRun
@@ -27,9 +27,6 @@ After that it goes ahead beside them: one app that hangs must not hold back anot
 
 FIRST_BACK_OFF, LONGEST_BACK_OFF = 1.0, 16.0
 """Before the first round of retries, doubled with each, in seconds."""
-
-
-NOT_TRIED = Failure(Cause.INTERRUPTED, "the run was ended before its turn")
 
 
 @dataclass
@@ -78,6 +75,7 @@ class Runner:
         self._back_off = FIRST_BACK_OFF
         self._lost_since: float | None = None
         self._stopping = False
+        self._threads: list[threading.Thread] = []
         self._watch = engine.watch()
 
     def run(self, plan: Plan) -> bool:
@@ -97,8 +95,9 @@ class Runner:
             self._compose.cancel()
         finally:
             self._watch.close()
-            with self._changed:
-                self._changed.wait_for(lambda: not any(each.active for each in every))
+            for thread in self._threads:
+                if thread.ident is not None:  # the interruption did not come before its start
+                    thread.join()
         for each in every:
             self._tell_end(each)
         return complete
@@ -109,14 +108,17 @@ class Runner:
                 each.failure = each.plan.failure
                 self._tell_end(each)
                 continue
-            with self._changed:
-                self._changed.wait_for(lambda: self._coming_up < self._settings.parallel, PATIENCE)
+            if each.plan.steps:
+                with self._changed:
+                    self._changed.wait_for(
+                        lambda: self._coming_up < self._settings.parallel, PATIENCE
+                    )
             self._start(each, None)
 
     def _retry(self, every: tuple[Attempts, ...]) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: not any(each.active for each in every), PATIENCE)
+                self._changed.wait_for(lambda: not self._coming_up, PATIENCE)
                 waiting = [each for each in every if self._worth_a_retry(each)]
                 if not waiting:
                     if not any(each.active for each in every):
@@ -148,6 +150,7 @@ class Runner:
         thread = threading.Thread(
             target=self._attempt, args=(each, remedy, brings_up), name=each.app.name
         )
+        self._threads.append(thread)
         thread.start()
         return thread
 
@@ -186,7 +189,9 @@ class Runner:
             else:
                 self._tell_retry(each, remedy)
             if each.failure and each.failure.cause is Cause.ENGINE_LOST:
-                self._wait_for_engine(deadline)
+                gone = self._wait_for_engine(deadline)
+                if gone:
+                    return gone
             if remedy is Remedy.DOWN_UP:
                 self._compose.down(app.folder, deadline)
             failure = self._compose.up(app.folder, deadline, recreate=remedy is Remedy.RECREATE)
@@ -220,13 +225,17 @@ class Runner:
             self._watch.wait(app.project, count, min(verdict.seconds, left))
         return Failure(Cause.INTERRUPTED, "the run was ended before the app had settled")
 
-    def _wait_for_engine(self, deadline: float) -> None:
+    def _wait_for_engine(self, deadline: float) -> Failure | None:
         """Wait for a dockerd that went away; all apps together wait no longer than at first."""
         if self._lost_since is None:
             self._lost_since = time.monotonic()
         until = min(deadline, self._lost_since + self._settings.engine_seconds)
-        Engine.connect(self._settings, until - time.monotonic())
+        try:
+            Engine.connect(self._settings, until - time.monotonic())
+        except EngineError as error:
+            return Failure(Cause.ENGINE_UNAVAILABLE, str(error))
         self._lost_since = None
+        return None
 
     def _timed_out(self, app: App, message: str) -> Failure:
         # Say what it waited for: the service that is not there yet, as far as the engine tells.

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import NoReturn
 
 from . import plan, registration, report, selection, status
-from .cause import Cause, Failure
+from .cause import NOT_TRIED, Cause, Failure
 from .compose import Compose
 from .errors import EarlyStartError, EngineError, InterruptedRun
 from .lock import held
@@ -65,6 +65,9 @@ def _recorded(settings: Settings, listeners: list[report.Listener]) -> int:
         return NOTHING_RUNS
     except InterruptedRun:
         complete = False
+        for app in recorder.record.apps:
+            if app.state not in ("running", "failed"):
+                tell(Event.failed(app.name, NOT_TRIED))
     return _ended(recorder, tell, complete=complete)
 
 

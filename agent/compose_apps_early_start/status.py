@@ -86,10 +86,13 @@ class Recorder:
         self.record.unknown = [asdict(each) for each in unknown]
 
     def __call__(self, event: Event) -> None:
-        """Enter `event`."""
+        """Enter `event`; what comes after the end is not part of the record."""
+        if self.record.exit_status is not None:
+            return
+        seconds = None if event.seconds is None else round(event.seconds, 3)
         if event.app is None:
             if event.kind is Kind.READY:
-                self.record.engine_wait_seconds = event.seconds
+                self.record.engine_wait_seconds = seconds
             if event.kind is Kind.ABORTED:
                 self.record.message, self.record.hint = event.message, event.hint
         elif event.kind in _APP_STATES:
@@ -100,16 +103,16 @@ class Recorder:
             if event.kind in (Kind.STARTING, Kind.RETRYING):
                 app.attempts += 1
             elif event.kind is Kind.UP:
-                app.up_seconds = event.seconds
+                app.up_seconds = seconds
             else:
-                app.settled_seconds = event.seconds
+                app.settled_seconds = seconds
         self._write(self._settings.run_status)
 
     def end(self, state: str, exit_status: int) -> None:
         """Close the record, and keep it as that of the last run."""
         self.record.state = state
         self.record.exit_status = exit_status
-        self.record.seconds = time.monotonic() - self._began
+        self.record.seconds = round(time.monotonic() - self._began, 3)
         # Should the disk not take it, /run still tells how it ended.
         self._write(self._settings.run_status)
         if self._write(self._settings.last_run):

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,7 +58,7 @@ class Series:
 class Bench:
     """One device with one engine, and the contenders on it."""
 
-    def __init__(self, device: Device, references: dict[str, str]) -> None:
+    def __init__(self, device: Device, references: Mapping[str, str]) -> None:
         self.device = device
         self.references = references
         self.dockerd = device.start_dockerd()

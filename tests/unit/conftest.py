@@ -1,4 +1,4 @@
-"""The fuse: no test here may start a process or speak to a socket, not even where errors are caught."""
+"""The fuse: no test here may start a process or use a socket, not even where errors are caught."""
 
 import sys
 from collections.abc import Iterator

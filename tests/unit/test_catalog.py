@@ -1,0 +1,589 @@
+"""What the folders of compose-apps and their compose files say, and what no file may do to us."""
+
+import errno
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from compose_apps_early_start.catalog import (
+    MOST_BYTES,
+    MOST_DEPTH,
+    App,
+    Listing,
+    Service,
+    listing,
+    read,
+)
+from compose_apps_early_start.cause import Cause, Failure
+from compose_apps_early_start.errors import EarlyStartError
+from compose_apps_early_start.settings import Settings
+from hypothesis import given
+from hypothesis import strategies as st
+from pytest_mock import MockerFixture
+from unit.given import HASH, IMAGE, PUBLISHED, preloaded
+
+
+class AskedCompose:
+    """Stands for `docker compose config`; remembers for which apps it was asked."""
+
+    def __init__(self, answer: Mapping[str, Any] | Failure) -> None:
+        self.answer = answer
+        self.asked: list[str] = []
+
+    def __call__(self, folder: Path) -> Mapping[str, Any] | Failure:
+        self.asked.append(folder.name)
+        return self.answer
+
+
+def never(folder: Path) -> Failure:
+    """Stands for compose where the file alone must do."""
+    pytest.fail(f"compose was asked about {folder}")
+
+
+def read_one(settings: Settings, compose_file: str | bytes, name: str = "shop") -> App:
+    """What the catalog makes of one app, compose not being asked."""
+    preloaded(settings, name, compose_file)
+    return read(settings, (name,), never)[0]
+
+
+def refused(settings: Settings, compose_file: str | bytes) -> str:
+    """The message with which a compose file is refused."""
+    app = read_one(settings, compose_file)
+    assert app.failure
+    assert app.failure.cause is Cause.COMPOSE_FILE_INVALID
+    assert app.services == ()
+    return app.failure.message
+
+
+# The folder of the apps
+
+
+def test_folders_are_apps_and_everything_else_is_a_stray(settings: Settings) -> None:
+    for name in ("web", "Shop", "a b", ".hidden"):
+        (settings.compose_apps / name).mkdir(parents=True)
+    (settings.compose_apps / "README").touch()
+    (settings.compose_apps / "dangling").symlink_to("nowhere")
+    (settings.compose_apps / "circle").symlink_to("circle")
+    os.mkfifo(settings.compose_apps / "pipe")
+    assert listing(settings) == Listing(
+        apps=("Shop", "a b", "web"), strays=(".hidden", "README", "circle", "dangling", "pipe")
+    )
+
+
+def test_a_link_to_a_folder_is_listed_so_that_it_can_be_reported(settings: Settings) -> None:
+    (settings.compose_apps / "web").mkdir(parents=True)
+    (settings.compose_apps / "link").symlink_to("web")
+    assert listing(settings).apps == ("link", "web")
+
+
+def test_names_that_are_no_text_are_listed(settings: Settings) -> None:
+    settings.compose_apps.mkdir(parents=True)
+    Path(os.fsdecode(os.fsencode(settings.compose_apps) + b"/caf\xe9")).mkdir()
+    assert listing(settings).apps == ("caf\udce9",)
+
+
+def test_no_folder_means_no_apps(settings: Settings) -> None:
+    assert listing(settings) == Listing()
+
+
+def test_a_file_in_its_place_is_an_error(settings: Settings) -> None:
+    settings.compose_apps.parent.mkdir(parents=True)
+    settings.compose_apps.touch()
+    with pytest.raises(EarlyStartError) as raised:
+        listing(settings)
+    assert str(raised.value) == (
+        f"{settings.compose_apps}: cannot list the preloaded apps: Not a directory"
+    )
+    assert raised.value.hint == "run it as root; it must be a folder"
+
+
+# A published app
+
+
+def test_a_published_file_is_read_without_compose(settings: Settings) -> None:
+    folder = preloaded(settings, "shop")
+    assert read(settings, ("shop",), never) == (
+        App("shop", folder, "shop", (Service("web", IMAGE, HASH),)),
+    )
+
+
+def test_apps_come_in_the_order_of_the_names(settings: Settings) -> None:
+    for name in ("a", "b", "c"):
+        preloaded(settings, name)
+    assert [each.name for each in read(settings, ("c", "a"), never)] == ["c", "a"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        pytest.param(f"{{io.compose-spec.config-hash: {HASH}}}", HASH, id="a mapping"),
+        pytest.param(f"[a=b, io.compose-spec.config-hash={HASH}]", HASH, id="a list"),
+        pytest.param("[io.compose-spec.config-hash=a=b]", "a=b", id="an equals sign in the value"),
+        pytest.param("{a: 1}", None, id="other labels only"),
+        pytest.param("[a]", None, id="a label without a value"),
+        pytest.param("", None, id="nothing"),
+        pytest.param("[]", None, id="an empty list"),
+        pytest.param("[{a: b}, 3, null]", None, id="a list of nonsense"),
+    ],
+)
+def test_the_published_hash_is_in_the_labels(
+    settings: Settings, labels: str, found: str | None
+) -> None:
+    app = read_one(settings, f"services: {{web: {{image: x, labels: {labels}}}}}")
+    assert app.services == (Service("web", "x", found),)
+
+
+@pytest.mark.parametrize(
+    ("compose_file", "services"),
+    [
+        pytest.param(
+            "services: {b: {image: y}, a: {image: x}}",
+            [("b", "y"), ("a", "x")],
+            id="several services, in the file's order",
+        ),
+        pytest.param(
+            "services: {a: {image: x, restart: no}}",
+            [("a", "x")],
+            id="restart: no, which YAML reads as false",
+        ),
+        pytest.param(
+            "services: {a: {build: .}}", [("a", "shop-a")], id="an image that would be built"
+        ),
+        pytest.param("services: {a: }", [("a", "shop-a")], id="a service without a word"),
+        pytest.param("services: {a: {image: x, scale: 0}}", [], id="scale 0"),
+        pytest.param("services: {a: {image: x, deploy: {replicas: 0}}}", [], id="replicas 0"),
+        pytest.param(
+            "services: {a: {image: x, deploy: {replicas: 2}}}", [("a", "x")], id="replicas 2"
+        ),
+        pytest.param("services: {a: {image: x, deploy: }}", [("a", "x")], id="an empty deploy"),
+        pytest.param(
+            "services: {on: {image: x}, 1: {image: y}}",
+            [("on", "x"), ("1", "y")],
+            id="names that YAML 1.1 reads as other than text",
+        ),
+        pytest.param(
+            "services: {a: {image: x, labels: null, deploy: ~}}", [("a", "x")], id="nulls"
+        ),
+        pytest.param("services: {a: {image: x, scale: '0'}}", [], id="scale 0 as text"),
+        pytest.param(
+            'services: {a: {image: x, scale: !!int "", tty: !!bool x, y: 2026-13-45, z: !reset 1}}',
+            [("a", "x")],
+            id="values that fit no tag",
+        ),
+        pytest.param(
+            "services: {a: {image: x, tty: !!python/object/apply:os.system [true]}}",
+            [("a", "x")],
+            id="a Python object, which stays text",
+        ),
+        pytest.param(
+            "x-base: &base {image: x}\nservices: {a: *base, b: *base}",
+            [("a", "x"), ("b", "x")],
+            id="aliases",
+        ),
+        pytest.param(
+            "services: {a: {image: x, command: 'echo $$HOME', environment: {A: $B}}}",
+            [("a", "x")],
+            id="a dollar sign where it changes neither images nor services",
+        ),
+        pytest.param(
+            "\ufeffservices:\r\n  a:\r\n    image: x\r\n", [("a", "x")], id="a mark, and CRLF"
+        ),
+    ],
+)
+def test_services_and_their_images(
+    settings: Settings, compose_file: str, services: list[tuple[str, str]]
+) -> None:
+    app = read_one(settings, compose_file)
+    assert app.failure is None
+    assert [(each.name, each.image) for each in app.services] == services
+
+
+def test_an_image_of_two_services_counts_once(settings: Settings) -> None:
+    app = read_one(settings, "services: {a: {image: x}, b: {image: y}, c: {image: x}}")
+    assert app.images == ("x", "y")
+
+
+def test_an_app_lies_where_compose_will_say_that_it_does(settings: Settings) -> None:
+    # Compose resolves links on the way to the folder, and labels the containers with the result.
+    (settings.root / "var").mkdir()
+    (settings.root / "data").mkdir()
+    (settings.root / "var/sota").symlink_to("../data")
+    preloaded(settings, "shop")
+    (app,) = read(settings, ("shop",), never)
+    assert app.folder == settings.root / "data/compose-apps/shop"
+
+
+# The name of the compose project
+
+
+@pytest.mark.parametrize(
+    ("folder", "compose_file", "project", "noted"),
+    [
+        pytest.param("shop", PUBLISHED, "shop", False, id="the folder's name"),
+        pytest.param("my_shop-2", PUBLISHED, "my_shop-2", False, id="with all that is allowed"),
+        pytest.param("Shop", PUBLISHED, "shop", True, id="lower-cased"),
+        pytest.param("a b.c", PUBLISHED, "abc", True, id="stripped"),
+        pytest.param("_-shop", PUBLISHED, "shop", True, id="stripped at its beginning"),
+        pytest.param("shop", "name: shop\n" + PUBLISHED, "shop", False, id="its own in the file"),
+        pytest.param("shop", "name: other\n" + PUBLISHED, "other", True, id="another in the file"),
+    ],
+)
+def test_the_project_name(
+    settings: Settings, folder: str, compose_file: str, project: str, noted: bool
+) -> None:
+    app = read_one(settings, compose_file, folder)
+    assert app.failure is None
+    assert app.project == project
+    note = (
+        f"its compose project is {project!r}, not the app's name: "
+        "aktualizr-lite will start it anew after registration"
+    )
+    assert app.notes == ((note,) if noted else ())
+
+
+@pytest.mark.parametrize("name", ["äöü", "...", "-_-"])
+def test_a_name_of_which_no_project_can_be_made(settings: Settings, name: str) -> None:
+    app = read_one(settings, PUBLISHED, name)
+    assert app.failure == Failure(
+        Cause.APP_FOLDER_INVALID, "compose can make no project name of the folder's name"
+    )
+
+
+@pytest.mark.parametrize("name", ["caf\udce9", "a\nb", "a\x1bb"])
+def test_a_name_that_no_label_of_a_container_could_hold(settings: Settings, name: str) -> None:
+    app = read_one(settings, PUBLISHED, name)
+    assert app.failure == Failure(
+        Cause.APP_FOLDER_INVALID, "the folder's name is not printable UTF-8 text"
+    )
+
+
+def test_of_two_apps_with_one_project_the_one_of_that_name_is_started(settings: Settings) -> None:
+    for name in ("Shop", "shop"):
+        preloaded(settings, name)
+    wrong, right = read(settings, ("Shop", "shop"), never)
+    assert right.failure is None
+    assert wrong.failure == Failure(
+        Cause.APP_FOLDER_INVALID, "its compose project name is 'shop', as that of app 'shop'"
+    )
+
+
+def test_two_apps_with_a_project_of_neither_name_are_both_refused(settings: Settings) -> None:
+    for name in ("a", "b"):
+        preloaded(settings, name, "name: x\n" + PUBLISHED)
+    causes = [each.failure and each.failure.cause for each in read(settings, ("a", "b"), never)]
+    assert causes == [Cause.APP_FOLDER_INVALID] * 2
+
+
+def test_a_broken_app_takes_no_name_from_another(settings: Settings) -> None:
+    preloaded(settings, "Shop", "[")
+    preloaded(settings, "shop.", PUBLISHED)
+    broken, good = read(settings, ("Shop", "shop."), never)
+    assert broken.failure
+    assert good.failure is None
+
+
+# What only compose knows
+
+
+@pytest.mark.parametrize(
+    "compose_file",
+    [
+        pytest.param("services: {a: {image: 'x:$TAG'}}", id="a variable in an image"),
+        pytest.param("services: {a: {image: 'x:${TAG:-1}'}}", id="one with a default"),
+        pytest.param("services: {a: {image: x, scale: $N}}", id="a variable in scale"),
+        pytest.param(
+            "services: {a: {image: x, deploy: {replicas: $N}}}", id="a variable in replicas"
+        ),
+        pytest.param(
+            "services: {a: {image: x, labels: [io.compose-spec.config-hash=$H]}}",
+            id="a variable in the hash",
+        ),
+        pytest.param("name: $N\nservices: {a: {image: x}}", id="a variable in the project name"),
+        pytest.param("include: [other.yml]", id="include"),
+        pytest.param("services: {a: {extends: {service: b}}, b: {image: x}}", id="extends"),
+        pytest.param("services: {a: {image: x, profiles: [debug]}}", id="profiles"),
+        pytest.param("x: &x {image: y}\nservices: {a: {<<: *x}}", id="a merge key"),
+        pytest.param("x: &x {services: {a: {}}}\n<<: *x", id="a merge key for all"),
+    ],
+)
+def test_compose_is_asked_where_the_text_is_not_all(settings: Settings, compose_file: str) -> None:
+    preloaded(settings, "shop", compose_file)
+    compose = AskedCompose({"name": "shop", "services": {"web": {"image": "resolved"}}})
+    (app,) = read(settings, ("shop",), compose)
+    assert compose.asked == ["shop"]
+    assert app.services == (Service("web", "resolved", None),)
+    assert app.notes == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "COMPOSE_PROFILES=debug\n",
+        "A=b\nCOMPOSE_PROJECT_NAME=x",
+        "  export COMPOSE_FILE=other.yml\n",
+        "A=b\r\nCOMPOSE_FILE=other.yml\r\n",
+    ],
+)
+def test_compose_is_asked_where_env_steers_it(settings: Settings, text: str) -> None:
+    (preloaded(settings, "shop") / ".env").write_text(text)
+    compose = AskedCompose({"name": "x", "services": {"web": {"image": "resolved"}}})
+    (app,) = read(settings, ("shop",), compose)
+    assert compose.asked == ["shop"]
+    assert app.project == "x"
+
+
+@pytest.mark.parametrize("text", ["TAG=1\n", "# COMPOSE_FILE=x\n", "MY_COMPOSE_FILE=x\n", "\xff"])
+def test_compose_is_not_asked_for_another_env(settings: Settings, text: str) -> None:
+    (preloaded(settings, "shop") / ".env").write_text(text, encoding="latin-1")
+    assert read(settings, ("shop",), never)[0].failure is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "compose.yaml",
+        "compose.yml",
+        "compose.override.yml",
+        "compose.override.yaml",
+        "docker-compose.override.yml",
+        "docker-compose.override.yaml",
+    ],
+)
+def test_a_file_that_wins_is_asked_about_and_noted(settings: Settings, name: str) -> None:
+    (preloaded(settings, "shop") / name).touch()
+    compose = AskedCompose({"name": "shop", "services": {"web": {"image": "resolved"}}})
+    (app,) = read(settings, ("shop",), compose)
+    assert app.images == ("resolved",)
+    assert app.notes == (
+        f"{name} is used besides docker-compose.yml, which alone is what aktualizr-lite verifies",
+    )
+
+
+def test_what_compose_refuses_is_the_apps_failure(settings: Settings) -> None:
+    folder = preloaded(settings, "shop", "services: {a: {image: '${TAG:?}'}}")
+    failure = Failure(Cause.VARIABLE_MISSING, "required variable TAG is missing a value")
+    assert read(settings, ("shop",), AskedCompose(failure)) == (
+        App("shop", folder, "shop", failure=failure),
+    )
+
+
+# Files that are none, or not what they should be
+
+
+def test_a_symbolic_link_is_no_apps_folder(settings: Settings) -> None:
+    preloaded(settings, "shop")
+    (settings.compose_apps / "link").symlink_to("shop")
+    (app,) = read(settings, ("link",), never)
+    assert app.failure == Failure(Cause.APP_FOLDER_INVALID, "the app's folder is a symbolic link")
+
+
+def make_nothing(file: Path) -> None:
+    file.unlink()
+
+
+def make_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def make_fifo(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def make_circle(file: Path) -> None:
+    file.unlink()
+    file.symlink_to(file.name)
+
+
+@pytest.mark.parametrize("make", [make_nothing, make_folder, make_fifo, make_circle])
+def test_what_is_no_file_is_no_compose_file_and_holds_nobody_up(
+    settings: Settings, make: Any
+) -> None:
+    folder = preloaded(settings, "shop")
+    make(folder / "docker-compose.yml")
+    (app,) = read(settings, ("shop",), never)
+    assert app.failure == Failure(
+        Cause.COMPOSE_FILE_MISSING, f"there is no docker-compose.yml in {folder}"
+    )
+
+
+def test_a_compose_file_on_a_broken_disk(settings: Settings, mocker: MockerFixture) -> None:
+    preloaded(settings, "shop")
+    mocker.patch.object(Path, "open", side_effect=OSError(errno.EIO, os.strerror(errno.EIO)))
+    (app,) = read(settings, ("shop",), never)
+    assert app.failure == Failure(
+        Cause.COMPOSE_FILE_INVALID, "docker-compose.yml cannot be read: Input/output error"
+    )
+
+
+@pytest.mark.parametrize(
+    ("compose_file", "message"),
+    [
+        pytest.param("", "docker-compose.yml is empty", id="empty"),
+        pytest.param(" \n\n", "docker-compose.yml is empty", id="blank"),
+        pytest.param(b"\x00" * 512, "not YAML: ", id="zeros, as a power cut leaves them"),
+        pytest.param("services: [", "is not YAML: line 2: did not find", id="not YAML"),
+        pytest.param("services:\n\ta: b", "is not YAML: line 2: found character", id="a tab"),
+        pytest.param(b"a: \xff", "is not YAML: ", id="bytes that are no text"),
+        pytest.param("a: b\n---\na: b", "line 2: but found another document", id="two documents"),
+        pytest.param("services: {a: *b}", "is not YAML: line 1: found undefined", id="no anchor"),
+        pytest.param("# only a comment", "not a mapping", id="only a comment"),
+        pytest.param("text", "not a mapping", id="a text"),
+        pytest.param("[a]", "not a mapping", id="a list"),
+        pytest.param("null", "not a mapping", id="null"),
+        pytest.param("version: '3'", "it names no services", id="no services"),
+        pytest.param("services: {}", "it names no services", id="empty services"),
+        pytest.param("services:", "'services' is not a mapping", id="services: null"),
+        pytest.param("services: [a]", "'services' is not a mapping", id="services as a list"),
+        pytest.param("services: {a: [x]}", "service 'a' is not a mapping", id="a service as list"),
+        pytest.param("services: {a: text}", "service 'a' is not a mapping", id="a service as text"),
+        pytest.param(
+            "services: {a: {labels: text}}",
+            "'labels' of service 'a' has the wrong form",
+            id="labels as text",
+        ),
+        pytest.param(
+            "services: {a: {deploy: [x]}}",
+            "'deploy' of service 'a' has the wrong form",
+            id="deploy as a list",
+        ),
+    ],
+)
+def test_a_compose_file_that_is_refused(
+    settings: Settings, compose_file: str | bytes, message: str
+) -> None:
+    text = refused(settings, compose_file)
+    assert message in text
+    assert text.startswith("docker-compose.yml")
+    assert text.isprintable()
+
+
+def test_a_file_of_the_largest_size_is_read_and_a_larger_one_not(settings: Settings) -> None:
+    fits = PUBLISHED.encode().ljust(MOST_BYTES, b"\n")
+    assert read_one(settings, fits).failure is None
+    preloaded(settings, "huge", fits + b"\n")
+    (huge,) = read(settings, ("huge",), never)
+    assert huge.failure == Failure(
+        Cause.COMPOSE_FILE_INVALID, "docker-compose.yml is larger than 1 MiB"
+    )
+
+
+def test_a_file_of_ten_megabytes_is_not_read_to_its_end(settings: Settings) -> None:
+    file = preloaded(settings, "shop") / "docker-compose.yml"
+    os.truncate(file, 1 << 40)
+    assert refused_quickly(settings) == "docker-compose.yml is larger than 1 MiB"
+
+
+def refused_quickly(settings: Settings) -> str:
+    began = time.monotonic()
+    (app,) = read(settings, ("shop",), never)
+    assert time.monotonic() - began < 10  # a defused one takes a second at most
+    assert app.failure
+    assert app.failure.cause is Cause.COMPOSE_FILE_INVALID
+    return app.failure.message
+
+
+LAUGHS = "\n".join(
+    ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 30)]
+)
+MERGES = "\n".join(
+    ["a0: &a0 {k: v}"]
+    + [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, 30)]
+)
+CHAIN = "a0: &a0 {k: v}\n" + "".join(f"a{n}: &a{n} {{<<: *a{n - 1}}}\n" for n in range(1, 20000))
+TOO_DEEP = f"docker-compose.yml: nested deeper than {MOST_DEPTH} levels"
+TOO_MANY = "docker-compose.yml: its aliases expand to more than 100000 nodes"
+
+
+@pytest.mark.parametrize(
+    ("bomb", "message"),
+    [
+        pytest.param(LAUGHS, TOO_MANY, id="aliases of aliases"),
+        pytest.param(MERGES, TOO_MANY, id="merge keys of merge keys"),
+        pytest.param(CHAIN, TOO_MANY, id="a long chain of merge keys"),
+        pytest.param("services: &s {a: *s}", TOO_MANY, id="a mapping in itself"),
+        pytest.param("x: &x [*x]", TOO_MANY, id="a list in itself"),
+        pytest.param("&x {<<: *x}", TOO_MANY, id="a mapping merged into itself"),
+        pytest.param("- a\n" * 101_000, TOO_MANY, id="an endless list"),
+        pytest.param("[" * 1_000_000, TOO_DEEP, id="open brackets"),
+        pytest.param("{" * 1_000_000, TOO_DEEP, id="open braces"),
+        pytest.param("- " * 500_000, TOO_DEEP, id="lists in lists"),
+        pytest.param("? " * 500_000, TOO_DEEP, id="keys of keys"),
+        pytest.param("{a: " * 200_000, TOO_DEEP, id="mappings in mappings"),
+    ],
+)
+def test_a_bomb_is_defused(settings: Settings, bomb: str, message: str) -> None:
+    preloaded(settings, "shop", bomb)
+    assert refused_quickly(settings) == message
+
+
+# Anything at all
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.dates()
+    | st.sampled_from(["$X", "${X}", "=", "<<", "0", "no"])
+)
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+KEYS = st.sampled_from(["image", "labels", "deploy", "scale", "profiles", "extends", "restart"])
+NAMES = st.text(max_size=4) | st.integers() | st.booleans() | st.none()
+SERVICES = st.dictionaries(NAMES, VALUES | st.dictionaries(KEYS, VALUES), max_size=3)
+DOCUMENTS = (
+    st.fixed_dictionaries({"services": SERVICES}, optional={"name": VALUES, "include": VALUES})
+    | st.fixed_dictionaries({"services": VALUES})
+    | VALUES
+)
+
+
+def well_formed(app: App) -> bool:
+    return all(
+        isinstance(each, str) for service in app.services for each in (service.name, service.image)
+    ) and isinstance(app.project, str)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an app that each example writes anew."""
+    return preloaded(Settings(root=tmp_path_factory.mktemp("device")), "shop")
+
+
+def outcome(shop: Path) -> App:
+    settings = Settings(root=shop.parents[3])
+    assert shop.parent == settings.compose_apps
+    answer = {"name": "shop", "services": {"web": {"image": "resolved"}}}
+    return read(settings, ("shop",), AskedCompose(answer))[0]
+
+
+@given(document=DOCUMENTS)
+def test_any_document_is_an_app_or_a_failure(shop: Path, document: object) -> None:
+    text = yaml.safe_dump(document, allow_unicode=True)
+    (shop / "docker-compose.yml").write_text(text, encoding="utf-8", errors="replace")
+    assert well_formed(outcome(shop))
+
+
+TOKENS = """\
+services a image x : { } [ ] , - ? & * << ! !!int !!set !!omap !!binary !!timestamp ' " | > % @ `
+$X ${X 0x 1:2 2026-02-30 # --- ... .inf .nan = ~ &a *a"""
+LAYOUT = ("\n", "\n  ", "\n    ", " ", ": ", "\t", "services: {a: {image: ")
+FRAGMENTS = st.lists(st.sampled_from((*TOKENS.split(), *LAYOUT)), max_size=20).map("".join)
+
+
+@given(data=st.binary() | FRAGMENTS.map(str.encode))
+def test_any_bytes_are_an_app_or_a_failure(shop: Path, data: bytes) -> None:
+    (shop / "docker-compose.yml").write_bytes(data)
+    assert well_formed(outcome(shop))

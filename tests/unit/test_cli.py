@@ -1,0 +1,291 @@
+"""The command line: exit statuses, what goes to which stream, and in which form."""
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compose_apps_early_start import __version__
+from compose_apps_early_start.cli import main
+from compose_apps_early_start.settings import Settings
+from compose_apps_early_start.status import AppRecord, RunRecord, write
+from unit.given import IMAGE, preloaded, shortlist
+
+REGISTRATION = ("sql.db", "client.pem", "sota.toml")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of ours in the environment, and a wide terminal for the help."""
+    for name in ("ROOT", "APP_SECONDS", "PARALLEL"):
+        monkeypatch.delenv(f"EARLY_START_{name}", raising=False)
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+def run(*arguments: str | Path) -> int:
+    """Run the command line; return its exit status however it ends."""
+    try:
+        return main([str(each) for each in arguments])
+    except SystemExit as end:
+        return int(str(end.code))
+
+
+Streams = pytest.CaptureFixture[str]
+
+
+# Help
+
+
+def test_help_has_examples_and_the_exit_statuses(capfd: Streams) -> None:
+    assert run("--help") == 0
+    text = capfd.readouterr().out
+    examples = text.split("examples:")[1]
+    for command in ("plan", "status", "status --json"):
+        assert f"  compose-apps-early-start {command} " in examples
+    assert "systemctl start compose-apps-early-start" in examples
+    assert re.findall(r"\b(\d) [a-z]+", text.split("exit status:")[1]) == ["0", "1", "2", "3"]
+    for command in ("start", "plan", "status"):
+        assert re.search(rf"^    {command} +\w", text, re.MULTILINE)
+
+
+def test_help_of_start_lists_every_limit(capfd: Streams) -> None:
+    assert run("start", "--help") == 0
+    text = capfd.readouterr().out
+    for name in ("engine", "app", "settle", "health", "run"):
+        assert f"--{name}-seconds N" in text
+    assert "--parallel N" in text
+
+
+def test_version(capfd: Streams) -> None:
+    assert run("--version") == 0
+    assert capfd.readouterr().out == f"{__version__}\n"
+
+
+# Wrong usage: 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        pytest.param([], "COMMAND", id="no command"),
+        pytest.param(["stop"], "stop", id="an unknown command"),
+        pytest.param(["start", "now"], "now", id="a surplus word"),
+        pytest.param(["start", "--fast"], "--fast", id="an unknown option"),
+        pytest.param(["plan", "--app-seconds", "3"], "--app-seconds", id="a limit of start"),
+        pytest.param(["start", "--json"], "--json", id="start prints no JSON"),
+        pytest.param(["--root"], "--root", id="an option without its value"),
+        pytest.param(["start", "--app-seconds", "soon"], "--app-seconds: 'soon'", id="no number"),
+        pytest.param(["start", "--parallel", "0"], "--parallel: '0'", id="a number too small"),
+        pytest.param(["start", "--run-seconds=-1"], "--run-seconds: '-1'", id="a negative number"),
+    ],
+)
+def test_wrong_usage(capfd: Streams, settings: Settings, arguments: list[str], words: str) -> None:
+    preloaded(settings, "shop")
+    # The root first, so that nothing outside of it is touched should the usage be taken.
+    assert run("--root", settings.root, *arguments) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_a_wrong_variable_is_wrong_usage_and_named(
+    capfd: Streams, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EARLY_START_APP_SECONDS", "long")
+    assert run("--root", settings.root, "start") == 2
+    assert capfd.readouterr().err == (
+        "compose-apps-early-start: EARLY_START_APP_SECONDS: 'long' is not a number of seconds "
+        "from 0 to 1000000. Next: correct the value; 'compose-apps-early-start start --help' "
+        "lists the settings\n"
+    )
+
+
+# start
+
+
+@pytest.mark.parametrize("name", REGISTRATION)
+def test_start_on_a_registered_device_does_nothing_and_says_which_file_told(
+    capfd: Streams, settings: Settings, name: str
+) -> None:
+    preloaded(settings, "shop")
+    file = settings.root / "var/sota" / name
+    file.touch()
+    assert run("start", "--root", settings.root) == 0
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == f"this device is registered ({file}): nothing is started\n"
+
+
+def test_start_without_the_right_to_look_is_exit_1(
+    capfd: Streams, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.lstat", denied)
+    assert run("start", "--root", settings.root) == 1
+    assert capfd.readouterr().err == (
+        f"compose-apps-early-start: {settings.root}/var/sota/sql.db: cannot tell whether the "
+        "device is registered: Permission denied. Next: run it as root\n"
+    )
+
+
+def test_the_exit_status_of_start_is_that_of_the_run(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got: list[Settings] = []
+
+    def degraded(settings: Settings) -> int:
+        got.append(settings)
+        return 3
+
+    monkeypatch.setattr("compose_apps_early_start.start.start", degraded)
+    monkeypatch.setenv("EARLY_START_APP_SECONDS", "7")
+    monkeypatch.setenv("EARLY_START_PARALLEL", "7")
+    assert run("start", "--root", settings.root, "--parallel", "2") == 3
+    assert got == [Settings(root=settings.root, app_seconds=7.0, parallel=2)]
+
+
+# --root
+
+
+@pytest.mark.usefixtures("no_engine")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["--root", "{}", "plan", "--json"], id="before the command"),
+        pytest.param(["plan", "--root", "{}", "--json"], id="after the command"),
+        pytest.param(["plan", "--json", "--root={}"], id="at the end"),
+        pytest.param(["--root", "/nowhere", "plan", "--json", "--root", "{}"], id="the last wins"),
+    ],
+)
+def test_root_may_stand_before_and_after_the_command(
+    capfd: Streams, settings: Settings, arguments: list[str]
+) -> None:
+    preloaded(settings, "shop")
+    assert run(*(each.format(settings.root) for each in arguments)) == 0
+    assert [each["name"] for each in json.loads(capfd.readouterr().out)["apps"]] == ["shop"]
+
+
+# plan
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_plan_of_a_device_folder_without_an_engine(capfd: Streams, settings: Settings) -> None:
+    preloaded(settings, "shop")
+    preloaded(settings, "telemetry", "services: {probe: {image: x}}")
+    preloaded(settings, "unwanted")
+    (settings.compose_apps / "README").touch()
+    shortlist(settings, "telemetry shop shpo")
+    assert run("plan", "--json", "--root", settings.root) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    found = json.loads(out)
+    (unchecked,) = found.pop("unchecked")
+    assert unchecked.startswith(
+        f"images and containers: dockerd did not answer on {settings.docker_socket} within "
+    )
+    shared: dict[str, Any] = {
+        "reason": "shortlist",
+        "notes": [],
+        "steps": ["docker compose up"],
+        "cause": None,
+        "message": None,
+        "hint": None,
+    }
+    assert found == {
+        "schema": 1,
+        "registered_by": None,
+        "shortlist": str(settings.default_apps),
+        "apps": [
+            {
+                "name": "telemetry",
+                "folder": str(settings.compose_apps / "telemetry"),
+                "project": "telemetry",
+                "services": ["probe"],
+                "images": [{"reference": "x", "present": None}],
+                **shared,
+            },
+            {
+                "name": "shop",
+                "folder": str(settings.compose_apps / "shop"),
+                "project": "shop",
+                "services": ["web"],
+                "images": [{"reference": IMAGE, "present": None}],
+                **shared,
+            },
+        ],
+        "unknown": [{"name": "shpo", "nearest": "shop"}],
+        "strays": ["README"],
+    }
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_plan_is_text_unless_json_is_asked_for(capfd: Streams, settings: Settings) -> None:
+    preloaded(settings, "shop")
+    assert run("plan", "--root", settings.root) == 0
+    assert "  shop: docker compose up\n" in capfd.readouterr().out
+
+
+def test_plan_with_an_unreadable_shortlist_is_exit_1(capfd: Streams, settings: Settings) -> None:
+    settings.default_apps.mkdir(parents=True)
+    assert run("plan", "--root", settings.root) == 1
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith(
+        f"compose-apps-early-start: {settings.default_apps}: cannot read the shortlist: "
+        "Is a directory. Next: "
+    )
+
+
+# status
+
+
+@pytest.fixture
+def last_run(settings: Settings) -> RunRecord:
+    record = RunRecord(state="ok", exit_status=0, apps=[AppRecord("shop", "running")])
+    write(record, settings.last_run)
+    return record
+
+
+def test_status_is_json_where_nobody_looks(
+    capfd: Streams, settings: Settings, last_run: RunRecord
+) -> None:
+    assert run("status", "--root", settings.root) == 0
+    assert json.loads(capfd.readouterr().out) == last_run.to_json()
+
+
+def test_status_is_a_table_on_a_terminal_unless_json_is_asked_for(
+    capsys: Streams, settings: Settings, last_run: RunRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert run("status", "--root", settings.root) == 0
+    assert capsys.readouterr().out.startswith("APP   STATE    UP")
+    assert run("status", "--json", "--root", settings.root) == 0
+    assert json.loads(capsys.readouterr().out) == last_run.to_json()
+
+
+def test_status_of_a_run_that_failed_is_exit_0_all_the_same(settings: Settings) -> None:
+    write(RunRecord(state="failed", exit_status=1), settings.last_run)
+    assert run("status", "--root", settings.root) == 0
+
+
+def test_status_without_a_record_is_exit_1(capfd: Streams, settings: Settings) -> None:
+    assert run("status", "--root", settings.root) == 1
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.startswith(
+        "compose-apps-early-start: there is no record of a run on this device. Next: see "
+    )
+
+
+def test_status_with_a_broken_record_is_exit_1(capfd: Streams, settings: Settings) -> None:
+    settings.last_run.parent.mkdir(parents=True)
+    settings.last_run.write_text("{")
+    assert run("status", "--root", settings.root) == 1
+    assert f"{settings.last_run}: not a record of a run" in capfd.readouterr().err

@@ -1,0 +1,478 @@
+"""What is asked of dockerd, and how each way in which it fails to answer is told."""
+
+import importlib.util
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import docker
+import pytest
+import requests
+import urllib3
+from compose_apps_early_start.container import Container, State
+from compose_apps_early_start.engine import REQUEST_SECONDS, Engine, Watch
+from compose_apps_early_start.errors import EngineError
+from compose_apps_early_start.settings import Settings
+from docker.transport import UnixHTTPAdapter
+from pytest_mock import MockerFixture
+from unit.given import HASH, IMAGE
+
+FOLDER = "/var/sota/compose-apps/shop"
+PROJECT = "com.docker.compose.project"
+
+
+def inspected(identifier: str = "id-1", **state: Any) -> dict[str, Any]:
+    """A container as `GET /containers/ID/json` tells it."""
+    return {
+        "Id": identifier,
+        "Name": "/shop-web-1",
+        "RestartCount": 2,
+        "Config": {
+            "Image": IMAGE,
+            "Labels": {
+                PROJECT: "shop",
+                f"{PROJECT}.working_dir": FOLDER,
+                "com.docker.compose.service": "web",
+                "com.docker.compose.oneoff": "False",
+                "io.compose-spec.config-hash": HASH,
+            },
+        },
+        "State": {
+            "Status": "running",
+            "ExitCode": 0,
+            "StartedAt": "2026-11-23T08:00:00.25Z",
+            "FinishedAt": "0001-01-01T00:00:00Z",
+            **state,
+        },
+        "HostConfig": {"RestartPolicy": {"Name": "always"}},
+    }
+
+
+STARTED = 1795420800.25
+"""2026-11-23T08:00:00.25Z"""
+
+
+def response(status: int) -> requests.Response:
+    made = requests.Response()
+    made.status_code = status
+    return made
+
+
+def not_found() -> docker.errors.NotFound:
+    return docker.errors.NotFound("404 Client Error: no such thing", response(404))
+
+
+def refused() -> docker.errors.APIError:
+    return docker.errors.APIError("400: invalid reference format", response(400))
+
+
+def server_error() -> docker.errors.APIError:
+    # As the SDK raises it: the words of dockerd are in the error, not in its cause.
+    made = docker.errors.APIError("500", response(500), explanation="layer does not exist")
+    made.__cause__ = requests.HTTPError("500 Server Error: Internal Server Error for url: …")
+    return made
+
+
+class Client:
+    """Stands for docker's APIClient, as far as the agent uses it."""
+
+    def __init__(self, *containers: dict[str, Any]) -> None:
+        self.listed: list[dict[str, Any]] = []
+        self.resolved: set[str] = set()
+        self.found = {each["Id"]: each for each in containers}
+        self.logged = b""
+        self.inspected: list[str] = []
+        self.filters: list[object] = []
+        self.error: BaseException | None = None
+        self.timeout: float | None = None
+
+    def _ask(self) -> None:
+        if self.error:
+            raise self.error
+
+    def images(self) -> list[dict[str, Any]]:
+        self._ask()
+        return self.listed
+
+    def inspect_image(self, reference: str) -> dict[str, Any]:
+        self._ask()
+        self.inspected.append(reference)
+        if reference not in self.resolved:
+            raise refused() if reference.isupper() else not_found()
+        return {}
+
+    def containers(self, *, all: bool, filters: object) -> list[dict[str, Any]]:  # noqa: A002
+        self._ask()
+        assert all
+        self.filters.append(filters)
+        return [{"Id": each} for each in ("gone", *self.found)]
+
+    def inspect_container(self, identifier: str) -> dict[str, Any]:
+        if identifier not in self.found:
+            raise not_found()
+        return self.found[identifier]
+
+    def logs(self, identifier: str, *, tail: int) -> bytes:
+        self._ask()
+        assert tail == 1
+        return self.logged
+
+
+# What it holds
+
+
+def test_a_container_is_read_from_what_the_engine_says() -> None:
+    assert Engine(Client(inspected())).containers() == (
+        Container(
+            id="id-1",
+            name="shop-web-1",
+            project="shop",
+            folder=FOLDER,
+            service="web",
+            one_off=False,
+            image=IMAGE,
+            published_hash=HASH,
+            state="running",
+            exit_code=0,
+            health=None,
+            restart_policy="always",
+            restarts=2,
+            started_at=STARTED,
+            finished_at=None,
+        ),
+    )
+
+
+def test_a_container_with_next_to_nothing() -> None:
+    bare = inspected(Health=None, Status="created", StartedAt="0001-01-01T00:00:00Z")
+    bare["Config"]["Labels"] = None
+    bare["HostConfig"]["RestartPolicy"]["Name"] = ""
+    (found,) = Engine(Client(bare)).containers()
+    assert (found.project, found.folder, found.service) == ("", "", "")
+    assert (found.published_hash, found.health, found.started_at) == (None, None, None)
+    assert found.restart_policy == "no"
+    assert not found.one_off
+
+
+def test_health_and_one_off() -> None:
+    checked = inspected(Health={"Status": "starting", "Log": []})
+    checked["Config"]["Labels"]["com.docker.compose.oneoff"] = "True"
+    (found,) = Engine(Client(checked)).containers()
+    assert found.health == "starting"
+    assert found.one_off
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2026-11-23T08:00:00Z", STARTED - 0.25),
+        ("2026-11-23T08:00:00.25Z", STARTED),
+        ("2026-11-23T08:00:00.250000001Z", STARTED + 1e-9),
+        ("1970-01-01T00:00:00Z", 0.0),
+        ("0001-01-01T00:00:00Z", None),
+    ],
+)
+def test_times_are_seconds_of_the_epoch(text: str, seconds: float | None) -> None:
+    (found,) = Engine(Client(inspected(FinishedAt=text))).containers()
+    assert found.finished_at == seconds
+
+
+@pytest.mark.parametrize(
+    ("folder", "label"),
+    [
+        pytest.param(None, PROJECT, id="those of every project"),
+        pytest.param(FOLDER, f"{PROJECT}.working_dir={FOLDER}", id="those of one folder"),
+    ],
+)
+def test_only_containers_of_compose_projects_are_asked_for(folder: str | None, label: str) -> None:
+    client = Client(inspected())
+    assert len(Engine(client).containers(folder)) == 1  # the one that is gone is not among them
+    assert client.filters == [{"label": label}]
+
+
+def test_state_is_the_images_that_resolve_and_all_containers() -> None:
+    client = Client(inspected())
+    client.listed = [
+        {"RepoDigests": [IMAGE], "RepoTags": None},
+        {"RepoDigests": None, "RepoTags": ["hub.example.test/db:1", "<none>:<none>"]},
+    ]
+    client.resolved = {"busybox"}
+    wanted = [IMAGE, "hub.example.test/db:1", "busybox", "absent", "NO-REFERENCE"]
+    state = Engine(client).state(wanted)
+    assert state == State(
+        images=frozenset({IMAGE, "hub.example.test/db:1", "busybox"}),
+        containers=Engine(client).containers(),
+    )
+    # Those in the list are not asked for once more.
+    assert client.inspected == ["busybox", "absent", "NO-REFERENCE"]
+
+
+@pytest.mark.parametrize(
+    ("logged", "words"),
+    [
+        pytest.param(b"", None, id="nothing"),
+        pytest.param(b"\n \n", None, id="nothing but blanks"),
+        pytest.param(b"cannot open db\n", "cannot open db", id="a line"),
+        pytest.param(b"first\nlast\n\n", "last", id="the last of several"),
+        pytest.param(b"\xff\n", "\ufffd", id="no text"),
+        pytest.param(b"x" * 5000, "x" * 200, id="a long line, shortened"),
+    ],
+)
+def test_last_words(logged: bytes, words: str | None) -> None:
+    client = Client()
+    client.logged = logged
+    assert Engine(client).last_words("id-1") == words
+
+
+# How it fails
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (server_error(), "layer does not exist"),
+        (docker.errors.DockerException("broken"), "broken"),
+        (requests.ConnectionError("refused"), "refused"),
+        (requests.ReadTimeout("timed out"), "timed out"),
+        (urllib3.exceptions.ProtocolError("Connection broken"), "Connection broken"),
+        (ConnectionResetError(104, "Connection reset by peer"), "Connection reset by peer"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_however_dockerd_fails_it_is_an_engine_error(error: Exception, words: str) -> None:
+    client = Client()
+    client.error = error
+    engine = Engine(client)
+    asked: list[Callable[[], object]] = [
+        engine.containers,
+        lambda: engine.state([]),
+        lambda: engine.state(["absent"]),
+    ]
+    for ask in asked:
+        with pytest.raises(EngineError) as raised:
+            ask()
+        assert words in str(raised.value)
+        assert str(raised.value).startswith("dockerd does not answer: ")
+        assert raised.value.hint == "look at 'journalctl -u docker'"
+
+
+def test_the_words_are_those_of_the_first_cause() -> None:
+    client = Client()
+    client.error = docker.errors.DockerException("Error while fetching server API version: (…)")
+    client.error.__cause__ = requests.ConnectionError("('Connection aborted.', …)")
+    client.error.__cause__.__context__ = FileNotFoundError(2, "No such file or directory")
+    with pytest.raises(EngineError, match=r"^dockerd does not answer: No such file or directory$"):
+        Engine(client).containers()
+
+
+def test_an_image_is_not_missing_because_the_engine_is_broken(mocker: MockerFixture) -> None:
+    client = Client()
+    mocker.patch.object(client, "inspect_image", side_effect=server_error())
+    with pytest.raises(EngineError, match="layer does not exist"):
+        Engine(client).state(["busybox"])
+
+
+def test_no_last_words_are_no_error() -> None:
+    client = Client()
+    client.error = server_error()
+    assert Engine(client).last_words("id-1") is None
+
+
+def test_a_defect_of_ours_is_not_taken_for_dockerds() -> None:
+    client = Client()
+    client.error = ValueError("ours")
+    with pytest.raises(ValueError, match="ours"):
+        Engine(client).containers()
+
+
+# Waiting for it
+
+
+class Clock:
+    """Time that passes only by sleeping."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def clock(mocker: MockerFixture) -> Clock:
+    made = Clock()
+    mocker.patch("compose_apps_early_start.engine.time", made)
+    return made
+
+
+def nothing_listens() -> docker.errors.DockerException:
+    error = docker.errors.DockerException("Error while fetching server API version")
+    error.__cause__ = FileNotFoundError(2, "No such file or directory")
+    return error
+
+
+def test_a_dockerd_that_is_up_is_taken_at_once(
+    clock: Clock, mocker: MockerFixture, settings: Settings
+) -> None:
+    client = Client(inspected())
+    make = mocker.patch("docker.APIClient", return_value=client)
+    assert len(Engine.connect(settings, 120).containers()) == 1
+    assert clock.slept == []
+    assert client.timeout == REQUEST_SECONDS
+    make.assert_called_once_with(
+        base_url=f"unix://{settings.docker_socket}", version="auto", timeout=120
+    )
+
+
+def test_a_socket_that_is_not_there_yet_is_asked_again_at_growing_intervals(
+    clock: Clock, mocker: MockerFixture, settings: Settings
+) -> None:
+    errors = [nothing_listens() for _ in range(6)]
+    make = mocker.patch("docker.APIClient", side_effect=[*errors, Client()])
+    Engine.connect(settings, 120)
+    assert clock.slept == [0.05, 0.1, 0.2, 0.4, 0.5, 0.5]
+    # The time that is left is the time for the request: systemd may hold the socket.
+    left = [call.kwargs["timeout"] for call in make.mock_calls]
+    assert left == pytest.approx([120, 119.95, 119.85, 119.65, 119.25, 118.75, 118.25])
+
+
+@pytest.mark.parametrize("error", [nothing_listens(), requests.ReadTimeout("timed out")])
+def test_a_dockerd_that_never_comes_is_given_up_when_time_is_up(
+    clock: Clock, mocker: MockerFixture, settings: Settings, error: Exception
+) -> None:
+    mocker.patch("docker.APIClient", side_effect=error)
+    with pytest.raises(EngineError) as raised:
+        Engine.connect(settings, 30)
+    assert 29 <= clock.now - 1000 <= 30
+    words = "timed out" if isinstance(error, requests.ReadTimeout) else "No such file or directory"
+    assert str(raised.value) == (
+        f"dockerd did not answer on {settings.docker_socket} within 30 s: {words}"
+    )
+    assert "systemctl status docker" in raised.value.hint
+    assert "EARLY_START_ENGINE_SECONDS" in raised.value.hint
+
+
+def test_without_any_time_left_it_is_asked_once(
+    clock: Clock, mocker: MockerFixture, settings: Settings
+) -> None:
+    make = mocker.patch("docker.APIClient", side_effect=nothing_listens())
+    with pytest.raises(EngineError):
+        Engine.connect(settings, -5)
+    assert len(make.mock_calls) == 1
+    assert make.mock_calls[0].kwargs["timeout"] > 0  # 0 would be "without end" for some
+    assert clock.slept == []
+
+
+# Changes
+
+
+class EventClient:
+    """Stands for a client whose events a test gives."""
+
+    def __init__(self) -> None:
+        self.given: list[str | Exception | None] = []
+        self.changed = threading.Condition()
+
+    def give(self, event: str | Exception | None) -> None:
+        """Have the stream yield an event of a project, fail, or end (None)."""
+        with self.changed:
+            self.given.append(event)
+            self.changed.notify_all()
+
+    def events(self, *, since: int, filters: object, decode: bool) -> Iterator[dict[str, Any]]:
+        assert abs(since - time.time()) < 60
+        assert filters == {"type": "container", "label": PROJECT}
+        assert decode
+        while True:
+            with self.changed:
+                self.changed.wait_for(lambda: self.given)
+                event = self.given.pop(0)
+            if isinstance(event, Exception):
+                raise event
+            if event is None:
+                return
+            yield {"Actor": {"Attributes": {PROJECT: event}}}
+
+
+@pytest.fixture
+def events() -> Iterator[EventClient]:
+    client = EventClient()
+    yield client
+    client.give(None)
+
+
+LONG = 10.0
+"""Seconds that no test waits through unless it fails."""
+
+
+def test_who_waits_for_a_project_is_woken_by_its_events_only(events: EventClient) -> None:
+    watch = Watch(events)
+    shop, other = watch.count("shop"), watch.count("other")
+    events.give("shop")
+    began = time.monotonic()
+    watch.wait("shop", shop, LONG)
+    watch.wait("shop", shop, LONG)  # it has changed since, though nothing comes any more
+    assert time.monotonic() - began < LONG
+    assert watch.count("shop") > shop
+    assert watch.count("other") == other
+    watch.wait("other", other, 0.01)
+    watch.close()
+
+
+def test_everybody_is_woken_when_dockerd_goes_away(events: EventClient) -> None:
+    watch = Watch(events)
+    count = watch.count("shop")
+    events.give(requests.ConnectionError("gone"))
+    began = time.monotonic()
+    watch.wait("shop", count, LONG)
+    assert time.monotonic() - began < LONG
+    watch.close()
+
+
+def test_closing_lets_all_waiters_go(events: EventClient) -> None:
+    watch = Watch(events)
+    began = time.monotonic()
+    waiter = threading.Thread(target=watch.wait, args=("shop", watch.count("shop"), LONG))
+    waiter.start()
+    watch.close()
+    waiter.join(LONG)
+    assert time.monotonic() - began < LONG
+
+
+# docker 7.0.0 beside requests 2.32, as LmP v97 has them
+
+
+class Request:
+    """Stands for a prepared request."""
+
+    url = "http+docker://localhost/version"
+
+
+def test_requests_finds_the_connection_method_that_it_asks_for() -> None:
+    adapter = UnixHTTPAdapter("http+unix:///run/docker.sock")
+    pool = adapter.get_connection_with_tls_context(Request(), verify=True, proxies={}, cert=None)
+    assert pool is adapter.get_connection(Request.url, {})
+
+
+def test_an_sdk_without_that_method_is_given_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OldAdapter:
+        def get_connection(self, url: str, proxies: object = None) -> tuple[str, object]:
+            return url, proxies
+
+    monkeypatch.setattr("docker.transport.UnixHTTPAdapter", OldAdapter)
+    spec = importlib.util.find_spec("compose_apps_early_start.engine")
+    assert spec
+    assert spec.loader
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    adapter: Any = OldAdapter()
+    assert adapter.get_connection_with_tls_context(Request(), True, {"a": "b"}) == (
+        Request.url,
+        {"a": "b"},
+    )
