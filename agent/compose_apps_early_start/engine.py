@@ -69,7 +69,7 @@ class Engine:
                 if time.monotonic() + delay > deadline:
                     raise EngineError(
                         f"dockerd did not answer on {settings.docker_socket} "
-                        f"within {seconds:g} s: {_innermost(error)}",
+                        f"within {round(seconds, 1):g} s: {_innermost(error)}",
                         "look at 'systemctl status docker'; on a slow board raise "
                         "EARLY_START_ENGINE_SECONDS",
                     ) from error
@@ -148,6 +148,8 @@ class Watch:
         self._changed = threading.Condition()
         self._counts: Counter[str] = Counter()
         self._closed = False
+        self.losses = 0
+        """How often dockerd went away: what ran before need not run after."""
         self._since = int(time.time())
         threading.Thread(target=self._listen, name="events", daemon=True).start()
 
@@ -176,7 +178,8 @@ class Watch:
             with contextlib.suppress(EngineError), _speaking():
                 for event in self._client.events(since=self._since, filters=filters, decode=True):
                     self._wake(event["Actor"]["Attributes"][_PROJECT])
-            # The stream ends when dockerd does; whoever waits finds out by asking.
+            # The stream ends when dockerd does.
+            self.losses += 1
             self._wake(_EVERY_PROJECT)
             time.sleep(_LONGEST_DELAY)
 

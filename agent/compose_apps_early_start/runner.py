@@ -25,7 +25,7 @@ PATIENCE = 20.0
 After that it goes ahead beside them: one app that hangs must not hold back another.
 """
 
-FIRST_BACK_OFF, LONGEST_BACK_OFF = 1.0, 16.0
+FIRST_BACK_OFF, LONGEST_BACK_OFF = 1.0, 8.0
 """Before the first round of retries, doubled with each, in seconds."""
 
 
@@ -160,9 +160,13 @@ class Runner:
         # Stays if a defect of ours ends this thread.
         failure: Failure | None = Failure(Cause.INTERRUPTED, "the attempt ended unexpectedly")
         try:
+            losses = self._watch.losses
             failure = self._bring_up(each, remedy, deadline) if brings_up else None
             if failure is None:
                 failure = self._settle(each.app, time.monotonic(), deadline)
+            if failure is None and self._watch.losses != losses:
+                # A container that ended with dockerd looks like a one-shot that is done.
+                failure = Failure(Cause.ENGINE_LOST, "dockerd went away while the app came up")
         except EngineError as error:
             failure = Failure(Cause.ENGINE_LOST, str(error))
         finally:

@@ -38,12 +38,13 @@ def after(service: str, condition: str) -> Content:
 
 
 def waiting_for(path: str) -> Content:
-    """An app whose `last` waits for `first`, which is healthy once `path` is there on the device.
+    """An app whose `last` waits for `first`, which ends well once `path` is there on the device.
 
-    Its healthcheck asks for a file, so a test decides how long the app takes to come up.
+    So a test decides how long the app takes to come up.
     """
-    check = health(f"test -e /awaited/{path.rpartition('/')[2]}", retries=1000)
+    folder, _, name = path.rpartition("/")
+    script = f"trap 'exit 1' TERM; until test -e /awaited/{name}; do sleep 0.1; done"
     return app(
-        first=worker(volumes=[f"{path.rpartition('/')[0]}:/awaited:ro"], **check),
-        last=worker(**after("first", "service_healthy")),
+        first=shell(script, volumes=[f"{folder}:/awaited:ro"]),
+        last=worker(**after("first", "service_completed_successfully")),
     )

@@ -1,12 +1,12 @@
 """A device with preloaded images and the agent: what a test puts on it, runs on it and sees."""
 
+import contextlib
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,7 +190,7 @@ class Board:
     def await_event(self, action: str, container: str) -> None:
         """Wait until the container with this name has had that event; past ones count."""
         filters = {"type": ["container"], "container": [container], "event": [action]}
-        with self.api.events(since=1, filters=filters, decode=True) as events:
+        with contextlib.closing(self.api.events(since=1, filters=filters)) as events:
             next(iter(events))
 
     def foreign_container(self, name: str, labels: Mapping[str, str] | None = None) -> str:
@@ -231,20 +231,18 @@ class Board:
 
     def possessions_of_apps(self) -> dict[str, object]:
         """What lies in compose-apps: it decides what the device keeps after registration."""
-        return {
-            f"compose-apps {name}": each for name, each in contents(self.folder("")).items()
-        }
+        return {f"compose-apps {name}": each for name, each in contents(self.folder("")).items()}
 
 
 def contents(folder: Path) -> dict[str, tuple[object, ...]]:
     """Everything below `folder`: names, kinds, modes, times and bytes."""
-    found = {}
+    found: dict[str, tuple[object, ...]] = {}
     for parent, folders, files in os.walk(os.fsencode(folder)):
         for name in (*folders, *files):
             path = Path(os.fsdecode(parent), os.fsdecode(name))
             stat = path.lstat()
             data = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
-            link = os.readlink(path) if path.is_symlink() else ""
+            link = str(path.readlink()) if path.is_symlink() else ""
             found[str(path.relative_to(folder))] = (
                 oct(stat.st_mode),
                 stat.st_mtime_ns,
@@ -275,18 +273,3 @@ def limits(**seconds: float) -> dict[str, str]:
 
 QUICK = limits(settle=0.2)
 """Where the settling time is not the point."""
-
-
-def too_long(_signal: int, _frame: object) -> None:
-    raise TimeoutError("the test hangs")
-
-
-MakeBoard = Callable[[], Board]
-HANG_SECONDS = 240
-"""A test that takes longer hangs."""
-
-
-def guard_against_hanging(seconds: int) -> None:
-    """Raise TimeoutError in this many seconds; 0 calls that off."""
-    signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(seconds)

@@ -5,19 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engine.board import HANG_SECONDS, Board, guard_against_hanging
+from engine.board import Board
 from virtual_device import Device, Tree, agent_layer, device_tree, samples
 
 CHECKOUT = Path(__file__).parents[2]
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol() -> Iterator[None]:
-    guard_against_hanging(HANG_SECONDS)
-    try:
-        return (yield)
-    finally:
-        guard_against_hanging(0)
 
 
 @pytest.fixture(scope="session")

@@ -36,7 +36,7 @@ def preload(tree: Tree) -> samples.Preload:
 
 
 def network_of(pid: int | str) -> str:
-    return os.readlink(f"/proc/{pid}/ns/net")
+    return str(Path(f"/proc/{pid}/ns/net").readlink())
 
 
 def traces(folder: Path, network: str) -> list[str]:
@@ -61,7 +61,7 @@ def network_of_host(tree: Tree) -> list[str]:
         ["chroot", tree.layers[-1], "iptables-save"], capture_output=True, text=True, check=True
     )
     lines = [line for line in rules.stdout.splitlines() if not line.startswith(("#", ":"))]
-    return sorted(os.listdir("/sys/class/net")) + lines
+    return sorted(path.name for path in Path("/sys/class/net").iterdir()) + lines
 
 
 def eventually(condition: Callable[[], bool], timeout: float = 20) -> bool:

@@ -22,19 +22,25 @@ class Watch:
     def changed(self) -> list[str]:
         """Return the names that were made, changed or removed, up to now.
 
-        A file made here and now ends the list: a watch that sees nothing at all would wait for it
-        for ever.
+        A file that is made here and now ends the list: a watch that sees nothing at all would wait
+        for it for ever.
         """
         witness = self._first / ".witness"
         witness.touch()
+        try:
+            return self._read_until(witness.name)
+        finally:
+            witness.unlink()
+
+    def _read_until(self, last: str) -> list[str]:
         names: list[str] = []
-        while witness.name not in names:
+        while last not in names:
             data = os.read(self._descriptor, 1 << 16)
             while data:
                 length = _EVENT.unpack_from(data)[3]
                 names.append(data[_EVENT.size : _EVENT.size + length].rstrip(b"\0").decode())
                 data = data[_EVENT.size + length :]
-        return names[: names.index(witness.name)]
+        return names[: names.index(last)]
 
 
 @contextmanager

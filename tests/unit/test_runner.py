@@ -32,6 +32,7 @@ class FakeWatch(Watch):
 
     def __init__(self) -> None:
         self.closed = threading.Event()
+        self.losses = 0
 
     def count(self, project: str) -> int:
         return 0
@@ -566,3 +567,19 @@ def test_a_defect_of_ours_fails_one_app_and_hangs_nothing(
     assert device.ends() == {"shop": "interrupted", "other": None}
     assert device.message("shop") == "the attempt ended unexpectedly"
     assert [each.exc_type for each in shown] == [ValueError]  # and it is not swallowed
+
+
+def test_an_app_that_ended_with_dockerd_is_not_taken_for_a_one_shot(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def restart(_deadline: float) -> None:
+        device.engine.watching.losses += 1
+        # As a worker without a restart policy looks after that.
+        ended = container(app("shop"), state="exited", exit_code=0, restart_policy="no")
+        device.engine.held[ended.folder] = (ended,)
+
+    monkeypatch.setattr(Engine, "connect", lambda *_: device.engine)
+    device.compose.endings["shop"] = [restart, None]
+    assert device.run(app("shop")) is True
+    assert device.compose.calls == ["up shop", "up shop"]
+    assert Kind.RETRYING in device.told("shop")

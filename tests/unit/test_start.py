@@ -23,7 +23,7 @@ class QuietWatch(Watch):
     """No container changes."""
 
     def __init__(self) -> None:
-        return
+        self.losses = 0
 
     def count(self, project: str) -> int:
         return 0
