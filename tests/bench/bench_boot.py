@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from virtual_device.firmware import COMPOSE_APPS, Firmware, firmware
-from virtual_device.machine import Machine
+from virtual_device.machine import Machine, MachineError
 
 ROUNDS = 3
 APPS = (1, 4)
@@ -67,6 +67,18 @@ def seconds_to_running(flashed: Firmware, apps: int, contender: str) -> float:
     return max(started) - (now - uptime)
 
 
+def measured(flashed: Firmware, apps: int, contender: str) -> float:
+    """Return what `seconds_to_running` returns, after a boot that got so far."""
+    while True:
+        try:
+            return seconds_to_running(flashed, apps, contender)
+        except MachineError as error:
+            # QEMU 7.2's emulation of two processors, now and then, early in a boot.
+            if "Kernel panic" not in str(error):
+                raise
+            print("the kernel panicked: booting again", file=sys.stderr)
+
+
 def main() -> int:
     built = subprocess.run(
         [_CHECKOUT / "packaging/debian/build", _CHECKOUT / "build"],
@@ -82,7 +94,7 @@ def main() -> int:
         taken: dict[str, list[float]] = {contender: [] for contender in CONTENDERS}
         for _ in range(ROUNDS):
             for contender, values in taken.items():
-                values.append(seconds_to_running(flashed, apps, contender))
+                values.append(measured(flashed, apps, contender))
                 print(f"{apps} apps, {contender}: {values[-1]:.1f} s", file=sys.stderr)
         agent, serial = (statistics.median(values) for values in taken.values())
         print(f"| {apps} | {agent:.1f} | {serial:.1f} | {agent / serial:.2f} |", flush=True)

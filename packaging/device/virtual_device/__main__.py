@@ -6,9 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-from virtual_device.demo import demo, shell
+from virtual_device.boot import boot
+from virtual_device.demo import SHORTLIST, demo, shell
 from virtual_device.device import DeviceError
-from virtual_device.tree import TreeError
+from virtual_device.machine import MachineError
+from virtual_device.tree import SUITES, TreeError
+
+FAILURES = (
+    DeviceError,
+    MachineError,
+    TreeError,
+    LookupError,
+    OSError,
+    subprocess.CalledProcessError,
+)
 
 
 def main() -> int:
@@ -20,12 +31,24 @@ def main() -> int:
     ):
         command = commands.add_parser(run.__name__, help=text)
         command.add_argument("deb", type=Path, help="the agent's package")
-        command.set_defaults(run=run)
+        command.set_defaults(run=lambda arguments, run=run: run(arguments.deb))
+    command = commands.add_parser("boot", help="the first boot of a whole machine, under QEMU")
+    command.add_argument("deb", type=Path, help="the agent's package")
+    command.add_argument("--suite", default="trixie", choices=SUITES, help="which Debian")
+    command.add_argument(
+        "--default-apps", metavar="NAMES", default=" ".join(SHORTLIST), help="the shortlist"
+    )
+    command.add_argument("--registered", action="store_true", help="a device that is registered")
+    command.set_defaults(
+        run=lambda arguments: boot(
+            arguments.deb, arguments.suite, arguments.default_apps, registered=arguments.registered
+        )
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        status: int = arguments.run(arguments.deb)
-    except (DeviceError, TreeError, LookupError, OSError, subprocess.CalledProcessError) as error:
+        status: int = arguments.run(arguments)
+    except FAILURES as error:
         print(f"virtual_device: {error}", file=sys.stderr)
         return 70  # EX_SOFTWARE: told apart from the agent's own exit status
     except KeyboardInterrupt:

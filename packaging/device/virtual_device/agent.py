@@ -25,5 +25,5 @@ def agent_layer(tree: Tree, deb: Path) -> Tree:
             subprocess.run(["cp", "-a", upper, folder / "root"], check=True)
 
     digest = hashlib.sha256(deb.read_bytes()).hexdigest()
-    folder = cached("agent", [tree.key, digest, Path(__file__).read_text()], build)
+    folder = cached(f"agent-{tree.suite}", [tree.key, digest, Path(__file__).read_text()], build)
     return replace(tree, layers=(folder / "root", *tree.layers))

@@ -23,7 +23,9 @@ def demo(deb: Path) -> int:
         device.start_dockerd(wait=False)
         status = _show(device, [AGENT, "start"])
         # Through script(1), for the table is shown on terminals only.
-        _show(device, ["script", "--quiet", "--return", "--command", f"{AGENT} status", "/dev/null"])
+        _show(
+            device, ["script", "--quiet", "--return", "--command", f"{AGENT} status", "/dev/null"]
+        )
         _show(device, ["docker", "ps"])
         _show(device, [AGENT, "status", "--json"])
     return status

@@ -5,6 +5,13 @@ from pathlib import Path
 
 # Third parties use a Debian suite's name too; only Debian itself has these and a "main".
 _POCKETS = ("", "-updates", "-security")
+APT_OPTIONS = {
+    # Downloads as root: _apt may not look into this user's cache.
+    "APT::Sandbox::User": "root",
+    # A suite in the making is signed for a week only, and a mirror may be older than that. The
+    # signature itself is checked all the same.
+    "Acquire::Check-Valid-Until": "false",
+}
 
 
 def sources(suite: str, etc: Path = Path("/etc")) -> str:
@@ -63,3 +70,21 @@ def _exchanged(stanza: dict[str, str], own: str, suite: str) -> str | None:
     if "Signed-By" in stanza:
         text += f"Signed-By: {stanza['Signed-By']}\n"
     return text
+
+
+def apt_options(suite: str, folder: Path) -> list[str]:
+    """Returns options with which this machine's apt works on ``suite``, everything in ``folder``.
+
+    ``folder`` is made. Raises LookupError as :func:`sources` does.
+    """
+    for name in ("sources.d", "state/lists/partial", "cache/archives/partial"):
+        (folder / name).mkdir(parents=True)
+    (folder / "sources.d/debian.sources").write_text(sources(suite))
+    values = {
+        "Dir::Etc::SourceList": "/dev/null",
+        "Dir::Etc::SourceParts": folder / "sources.d",
+        "Dir::State": folder / "state",
+        "Dir::State::status": "/dev/null",
+        "Dir::Cache": folder / "cache",
+    }
+    return [f"--option={key}={value}" for key, value in {**APT_OPTIONS, **values}.items()]

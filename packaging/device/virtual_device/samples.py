@@ -11,7 +11,7 @@ import re
 import subprocess
 import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from virtual_device.cache import cached
@@ -42,13 +42,13 @@ class Preload:
 
 def preload(tree: Tree) -> Preload:
     """Returns the sample images as the dockerd of ``tree`` stores them. Raises DeviceError."""
-    base = Tree(tree.layers[-1:], tree.tools)  # whether the agent is in it makes no difference
+    base = replace(tree, layers=tree.layers[-1:])  # whether the agent is in it makes no difference
 
     def build(folder: Path) -> None:
         references = _pulled(base, folder / "docker")
         (folder / "references.json").write_text(json.dumps(references))
 
-    folder = cached("samples", [base.key, Path(__file__).read_text()], build)
+    folder = cached(f"samples-{tree.suite}", [base.key, Path(__file__).read_text()], build)
     return Preload(folder / "docker", json.loads((folder / "references.json").read_text()))
 
 

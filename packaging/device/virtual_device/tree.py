@@ -1,13 +1,16 @@
 """The device's root file system: Debian with systemd, dockerd, compose and the agent's Python."""
 
 import shlex
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from virtual_device import mirror
+from virtual_device.archive import unpacked
 from virtual_device.cache import cached
 
+SUITES = ("bookworm", "trixie", "forky")
 PACKAGES = (
     "busybox-static",  # what the sample apps' images are made of
     "dbus",
@@ -28,6 +31,10 @@ PACKAGES = (
     "tini",
     "udev",
 )
+# Suites that have no package of compose 2, and the CLI in that of dockerd.
+_WITHOUT_COMPOSE_2 = ("bookworm",)
+_COMPOSE_2_SUITE = "trixie"
+_COMPOSE_2 = "usr/libexec/docker/cli-plugins/docker-compose"
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*")
 _ENOUGH = 4000  # characters of mmdebstrap's output, the end of which says what failed
 
@@ -43,6 +50,7 @@ class Tree:
     ``tools`` is a layer that is no part of the device: the registry which samples are pulled from.
     """
 
+    suite: str
     layers: tuple[Path, ...]
     tools: Path
 
@@ -52,7 +60,7 @@ class Tree:
 
 
 def device_tree(suite: str = "trixie") -> Tree:
-    """Returns the device's tree made of ``suite`` (trixie or later).
+    """Returns the device's tree made of ``suite``, one of :data:`SUITES`.
 
     Takes about half a minute unless it is cached.
 
@@ -63,7 +71,7 @@ def device_tree(suite: str = "trixie") -> Tree:
         _debootstrap(suite, folder)
 
     folder = cached(f"tree-{suite}", [suite, Path(__file__).read_text()], build)
-    return Tree(layers=(folder / "root",), tools=folder / "tools")
+    return Tree(suite, layers=(folder / "root",), tools=folder / "tools")
 
 
 def _debootstrap(suite: str, folder: Path) -> None:
@@ -77,15 +85,17 @@ def _debootstrap(suite: str, folder: Path) -> None:
         f"cd {shlex.quote(str(download))} && "
         'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -qq download docker-registry'
     )
+    packages = set(PACKAGES)
+    if suite in _WITHOUT_COMPOSE_2:
+        packages -= {"docker-cli", "docker-compose"}
     argv = [
         # mmdebstrap's mounts and processes end with this process, however it ends.
         *("setpriv", "--pdeathsig", "KILL"),
         *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
         *("mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"),
-        f"--include={','.join(PACKAGES)}",
+        f"--include={','.join(sorted(packages))}",
+        *(f"--aptopt={key} {value}" for key, value in mirror.APT_OPTIONS.items()),
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
-        # Downloads as root: _apt may not look into this user's cache. Quietens a warning.
-        "--aptopt=APT::Sandbox::User root",
         f"--customize-hook={registry}",
         *(suite, str(folder / "root"), str(sources)),
     ]
@@ -99,6 +109,10 @@ def _debootstrap(suite: str, folder: Path) -> None:
     )
     if made.returncode:
         raise TreeError(f"mmdebstrap cannot make {suite}:\n{made.stdout[-_ENOUGH:].strip()}")
+    if suite in _WITHOUT_COMPOSE_2:
+        plugin = folder / "root" / _COMPOSE_2
+        plugin.parent.mkdir(parents=True)
+        shutil.copy(unpacked(_COMPOSE_2_SUITE, "docker-compose") / _COMPOSE_2, plugin)
     for package in download.glob("*.deb"):
         subprocess.run(["dpkg-deb", "--extract", package, folder / "unpacked"], check=True)
     # Only the program: a /lib in this layer would hide the tree's own.

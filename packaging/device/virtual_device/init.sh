@@ -1,0 +1,15 @@
+#!/bin/sh
+# The first process of a machine: mounts its disk, puts /device into it, goes on with its systemd.
+# /device is what a machine is provided with for this boot, see machine.py.
+mount -t proc proc /proc
+mount -t devtmpfs devtmpfs /dev
+for module in /modules/*.ko; do
+    [ ! -e "$module" ] || insmod "$module"
+done
+while [ ! -b /dev/vda ]; do
+    sleep 0.05
+done
+mount -t ext4 /dev/vda /root || exit 1 # the kernel panics, and the machine ends
+cp -r /device/. /root/ # unlike -a, leaves the modes of folders alone
+rm -f /root/.keep
+exec switch_root /root /sbin/init

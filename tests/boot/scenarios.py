@@ -1,0 +1,260 @@
+"""The scenarios: what a machine is flashed with, what happens to it, and the boots that gives.
+
+Each is run once; many tests look at what it came to. Several run at once.
+"""
+
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from boot.boots import AGENT, COMPOSE_CALLS, Boot, look, taken
+from virtual_device.firmware import Firmware
+from virtual_device.machine import Machine
+
+SAMPLES = ("debug-tools", "shop", "telemetry")
+SHORTLISTED = {"shop-web-1", "shop-worker-1", "debug-tools-shell-1"}  # of `life`
+ALL = {*SHORTLISTED, "telemetry-collector-1"}
+POWER_CUTS = int(os.environ.get("POWER_CUTS", "5"))
+SEED = os.environ.get("POWER_CUT_SEED") or str(time.time_ns())
+SUITES = tuple(os.environ.get("SUITES", "bookworm").split())
+WAIT_ONLINE_SECONDS = 60  # as in wait-online.service
+
+# aktualizr-lite's condition is not met before registration. Where the tests want to know when it
+# would have come and what it would have seen, they take the condition away, and nothing else.
+ALWAYS_AKTUALIZR = {
+    "/etc/systemd/system/aktualizr-lite.service.d/always.conf": "[Unit]\nConditionPathExists=\n"
+}
+_DROP_IN = f"/etc/systemd/system/{AGENT}.service.d/limits.conf"
+_SHORTLIST = "/var/lmp/default-apps"
+# Before the real plugin in the docker CLI's search order.
+RECORDING_COMPOSE = {
+    "/usr/local/lib/docker/cli-plugins/docker-compose": f"""#!/bin/sh
+echo "${{PWD##*/}} $*" >>{COMPOSE_CALLS}
+exec /usr/libexec/docker/cli-plugins/docker-compose "$@"
+"""
+}
+
+
+def limits(**seconds: float) -> dict[str, str]:
+    """The drop-in that sets limits: `limits(app=5)` is EARLY_START_APP_SECONDS=5."""
+    words = (f"EARLY_START_{name.upper()}_SECONDS={value:g}" for name, value in seconds.items())
+    text = f"[Service]\nEnvironment={' '.join(words)}\nTimeoutStartSec=30min\n"
+    return {_DROP_IN: text}
+
+
+# An emulated machine on a busy host is a very slow board: what docs/device.md says for those.
+SLOW_BOARD = limits(engine=600, app=600, health=600, run=1200)
+
+
+@dataclass(frozen=True)
+class Life:
+    """A device's first boot, a second one before registration, and a third after it."""
+
+    provided: Mapping[str, str]
+    first: Boot
+    second: Boot
+    third: Boot
+    by_hand: Mapping[str, str]
+    """Registration file to what `systemctl show` and the agent say with that file alone."""
+
+
+def machine_with(firmware: Firmware) -> Machine:
+    """A machine with one processor: two at a time keep a host with two busy.
+
+    And with more than one, QEMU 7.2's emulation makes a guest panic now and then while the kernel
+    patches its own code.
+    """
+    return Machine(firmware.kernel, firmware.disk, processors=1)
+
+
+def life(firmware: Firmware) -> Life:
+    provided = firmware.samples(*SAMPLES) | ALWAYS_AKTUALIZR | RECORDING_COMPOSE | SLOW_BOARD
+    provided[_SHORTLIST] = "# for the test bench\r\nshop, debug-tools\r\n"
+    by_hand = {}
+    with machine_with(firmware) as machine:
+        machine.boot(provided)
+        first = look(machine)
+        machine.power_off()
+        machine.boot()
+        second = look(machine)
+        machine.run("touch /var/sota/sota.toml")
+        machine.power_off()
+        machine.boot()
+        third = look(machine)
+        machine.run("rm /var/sota/sota.toml")
+        for file in ("sql.db", "client.pem"):
+            by_hand[file] = machine.run(
+                f"touch /var/sota/{file}; systemctl start {AGENT};"
+                f"systemctl show --property=ConditionResult,ActiveState {AGENT};"
+                f"{AGENT} start 2>&1; rm /var/sota/{file}"
+            )
+    return Life(provided, first, second, third, by_hand)
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """A first boot without a shortlist, and what `systemctl` does afterwards."""
+
+    provided: Mapping[str, str]
+    first: Boot
+    again: Boot
+    stopped: Boot
+    killed: Boot
+    healed: Boot
+
+
+def by_hand(firmware: Firmware) -> ByHand:
+    provided = firmware.samples(*SAMPLES) | SLOW_BOARD
+    # Back to before the first start, then up to where compose is at work.
+    interrupted = (
+        f"systemctl stop {AGENT}; docker rm --force $(docker ps --all --quiet) >/dev/null;"
+        f"systemctl reset-failed; rm -f /var/lib/{AGENT}/last-run.json;"
+        f"systemctl start --no-block {AGENT};"
+        "until pgrep -f cli-plugins/docker-compose; do sleep 0.1; done; "
+    )
+    with machine_with(firmware) as machine:
+        machine.boot(provided)
+        first = look(machine)
+        machine.run(f"systemctl start {AGENT}; systemctl restart {AGENT}")
+        again = taken(machine)
+        machine.run(f"{interrupted} systemctl stop {AGENT}")
+        stopped = taken(machine)
+        kill = f"systemctl kill --signal=KILL --kill-whom=main {AGENT}"
+        gone = f"while systemctl show --property=ActiveState {AGENT} | grep activating; do :; done"
+        machine.run(f"{interrupted} {kill}; {gone}")
+        killed = taken(machine)
+        machine.run(f"systemctl start {AGENT}")
+        healed = taken(machine)
+    return ByHand(provided, first, again, stopped, killed, healed)
+
+
+@dataclass(frozen=True)
+class Flashed:
+    """One boot of a freshly flashed device. ``held``: what was seen while it was going on."""
+
+    provided: Mapping[str, str]
+    first: Boot
+    held: str = ""
+
+
+def _first_boot(firmware: Firmware, provided: Mapping[str, str], *arguments: str) -> Flashed:
+    with machine_with(firmware) as machine:
+        machine.boot(provided, *arguments)
+        return Flashed(provided, look(machine))
+
+
+def empty_shortlist(firmware: Firmware) -> Flashed:
+    return _first_boot(firmware, firmware.samples(*SAMPLES) | {_SHORTLIST: ""})
+
+
+def trouble(firmware: Firmware) -> Flashed:
+    """One app that hangs, one that crash-loops, one without its image, one good one."""
+    worker = "hub.example.test/factory/worker"
+    absent = f"hub.example.test/factory/absent@sha256:{'0' * 64}"
+    never_healthy = {"test": ["CMD", "false"], "interval": "1s", "start_period": "1h"}
+    condition = {"database": {"condition": "service_healthy"}}
+    provided = {
+        **firmware.app("good", {"services": {"main": {"image": worker, "restart": "always"}}}),
+        **firmware.app(
+            "hangs",
+            {
+                "services": {
+                    "database": {"image": worker, "healthcheck": never_healthy},
+                    "main": {"image": worker, "depends_on": condition},
+                }
+            },
+        ),
+        **firmware.app(
+            "crashes",
+            {"services": {"main": {"image": worker, "command": ["false"], "restart": "always"}}},
+        ),
+        **firmware.app("lacks-image", {"services": {"main": {"image": absent}}}),
+        **ALWAYS_AKTUALIZR,
+        **limits(engine=600, run=400),
+    }
+    return _first_boot(firmware, provided)
+
+
+def no_dockerd(firmware: Firmware) -> Flashed:
+    """dockerd refuses its configuration, every time that systemd starts it."""
+    provided = {
+        **firmware.samples(*SAMPLES),
+        "/etc/docker/daemon.json": "{",
+        **ALWAYS_AKTUALIZR,
+        **limits(engine=30),
+    }
+    return _first_boot(firmware, provided)
+
+
+def wait_online(firmware: Firmware) -> Flashed:
+    """A wait-online service is enabled, and there is no network to wait for."""
+    provided = firmware.samples("debug-tools") | ALWAYS_AKTUALIZR | SLOW_BOARD
+    waiting = f"until systemctl show --property=StatusText {AGENT} | grep dockerd; do :; done;"
+    shown = f"{AGENT} status; systemctl list-jobs --no-pager"
+    with machine_with(firmware) as machine:
+        machine.boot(provided, "systemd.wants=wait-online.service")
+        held = machine.run(f"{waiting} {shown}")
+        return Flashed(provided, look(machine), held)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A machine that was stopped when the agent was about to start, on a disk it had not touched.
+
+    ``seconds``: how long the agent then takes, from there to its end.
+    """
+
+    provided: Mapping[str, str]
+    file: Path
+    seconds: float
+
+
+def frozen(firmware: Firmware, folder: Path) -> Frozen:
+    provided = firmware.samples(*SAMPLES) | SLOW_BOARD
+    file = folder / "frozen.qcow2"
+    with machine_with(firmware) as machine:
+        machine.boot(provided)
+        # The agent is ordered after it.
+        machine.run("until [ -e /run/stand-ins/resize-helper ]; do sleep 0.02; done")
+        machine.freeze(file)
+    with machine_with(firmware) as machine:
+        machine.thaw(file)
+        began = time.monotonic()
+        machine.wait_until_booted()
+        return Frozen(provided, file, time.monotonic() - began)
+
+
+@dataclass(frozen=True)
+class PowerCut:
+    """A machine lost its power ``seconds`` after the agent was about to start; the boot then."""
+
+    provided: Mapping[str, str]
+    seconds: float
+    after: Boot
+
+
+def suite(firmware: Firmware) -> Flashed:
+    """A plain first boot, for a firmware of any suite."""
+    return _first_boot(firmware, firmware.samples(*SAMPLES) | ALWAYS_AKTUALIZR | SLOW_BOARD)
+
+
+def power_cut(firmware: Firmware, start_of: Callable[[], Frozen], number: int) -> PowerCut:
+    """Cut ``number`` of all; at random, yet they spread over the whole run."""
+    start = start_of()
+    share = (number + random.Random(f"{SEED} {number}").random()) / POWER_CUTS
+    seconds = share * start.seconds
+    with machine_with(firmware) as machine:
+        machine.thaw(start.file)
+        time.sleep(seconds)
+        machine.cut_power()
+        machine.boot()
+        return PowerCut(start.provided, seconds, look(machine))
+
+
+SCENARIOS: Mapping[str, Callable[[Firmware], object]] = {
+    each.__name__: each
+    for each in (trouble, life, by_hand, empty_shortlist, wait_online, no_dockerd)
+}

@@ -1,0 +1,19 @@
+"""The power is cut at a random moment of the agent's first run; the device boots again."""
+
+from boot.boots import AGENT, LAST_RUN, assert_good, assert_nothing_lost
+from boot.scenarios import ALL, PowerCut
+from virtual_device.firmware import Firmware
+
+
+def test_the_apps_run_at_the_boot_after_a_power_cut(power_cut: PowerCut) -> None:
+    assert power_cut.after.running == ALL, f"cut after {power_cut.seconds:.2f} s"
+    assert_good(power_cut.after)
+
+
+def test_nothing_is_lost_in_a_power_cut(power_cut: PowerCut, flashed: Firmware) -> None:
+    assert_nothing_lost(power_cut.after, flashed, power_cut.provided)
+    assert "telemetry_data" in power_cut.after.volumes
+
+
+def test_a_power_cut_leaves_no_temporary_file_behind(power_cut: PowerCut) -> None:
+    assert power_cut.after.leftovers == {LAST_RUN, f"/run/{AGENT}/lock"}
