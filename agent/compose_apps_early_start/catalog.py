@@ -14,9 +14,12 @@ from typing import Any
 
 import yaml
 
+from . import bundle
 from .cause import Cause, Failure
 from .errors import EarlyStartError
+from .restorable import Restorable, find, installed_uris
 from .settings import Settings
+from .store import Store, StoreError, Version
 
 COMPOSE_FILE = "docker-compose.yml"
 PUBLISHED_HASH_LABEL = "io.compose-spec.config-hash"
@@ -62,6 +65,12 @@ class App:
     services: tuple[Service, ...] = ()
     failure: Failure | None = None
     notes: tuple[str, ...] = ()
+    restorable: Restorable | None = None
+
+    @property
+    def from_store(self) -> bool:
+        """Whether its folder is missing or damaged, and has to be put back from the store."""
+        return self.restorable is not None and bool(self.restorable.damaged)
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -105,11 +114,24 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
         return False
 
 
-def read(settings: Settings, names: tuple[str, ...], ask: AskCompose) -> tuple[App, ...]:
-    """Read the apps called `names`, in that order; what is wrong with one is its `failure`."""
+def read(
+    settings: Settings,
+    names: tuple[str, ...],
+    ask: AskCompose,
+    store: Store,
+    stored: Mapping[str, tuple[Version, ...]],
+) -> tuple[App, ...]:
+    """Read the apps called `names`, in that order; what is wrong with one is its `failure`.
+
+    `stored` are the versions of apps in the `store`.
+    """
     # As the engine will know it: compose labels its containers with the resolved folder.
-    folder = settings.compose_apps.resolve()
-    apps = [_read_app(folder / name, ask) for name in names]
+    top = settings.compose_apps.resolve()
+    installed = installed_uris(settings.installed_versions) if stored else {}
+    apps = []
+    for name in names:
+        restorable = find(store, stored.get(name, ()), installed.get(name), top / name)
+        apps.append(_read_app(top / name, ask, store, restorable))
     return tuple(_without_shared_project(app, apps) for app in apps)
 
 
@@ -138,7 +160,9 @@ def _project_name(name: str) -> str:
     return re.sub(r"[^a-z0-9_-]", "", name.lower()).lstrip("_-")
 
 
-def _read_app(folder: Path, ask: AskCompose) -> App:
+def _read_app(
+    folder: Path, ask: AskCompose, store: Store, restorable: Restorable | Failure | None
+) -> App:
     if folder.is_symlink():
         return _broken(folder, Cause.APP_FOLDER_INVALID, "the app's folder is a symbolic link")
     if not folder.name.isprintable():
@@ -152,16 +176,29 @@ def _read_app(folder: Path, ask: AskCompose) -> App:
             Cause.APP_FOLDER_INVALID,
             "compose can make no project name of the folder's name",
         )
-    document: Mapping[str, Any] | Failure = _load(folder / COMPOSE_FILE)
+    notes = []
+    if isinstance(restorable, Failure):
+        if restorable.cause is not Cause.STORE_DAMAGED or not folder.exists():
+            return _broken(folder, restorable.cause, restorable.message)
+        # The folder may well do without the store.
+        notes.append(restorable.message)
+        restorable = None
+    from_store = restorable if restorable and restorable.damaged else None
+    document: Mapping[str, Any] | Failure
+    if from_store:
+        document = _load_stored(store, from_store.version)
+    else:
+        document = _load(folder / COMPOSE_FILE)
     if isinstance(document, Failure):
         return _broken(folder, document.cause, document.message)
     winners = [name for name in _SIBLINGS_THAT_WIN if (folder / name).exists()]
-    if winners or _depends_on_more(folder, document):
+    # What comes out of the store is pinned by publishing; compose could not see it yet.
+    if not from_store and (winners or _depends_on_more(folder, document)):
         asked = ask(folder)
         if isinstance(asked, Failure):
             return _broken(folder, asked.cause, asked.message)
         document = asked
-    notes = [
+    notes += [
         f"{name} is used besides {COMPOSE_FILE}, which alone is what aktualizr-lite verifies"
         for name in winners
     ]
@@ -176,7 +213,7 @@ def _read_app(folder: Path, ask: AskCompose) -> App:
         for name, service in document["services"].items()
         if _replicas(_mapping(service)) != "0"
     )
-    return App(folder.name, folder, project, services, notes=tuple(notes))
+    return App(folder.name, folder, project, services, notes=tuple(notes), restorable=restorable)
 
 
 def _service(name: str, service: Mapping[str, Any], project: str) -> Service:
@@ -210,21 +247,32 @@ def _load(file: Path) -> dict[str, Any] | Failure:
             data = stream.read(MOST_BYTES + 1)
     except OSError as error:
         return Failure(Cause.COMPOSE_FILE_INVALID, f"{file.name} cannot be read: {error.strerror}")
+    return _parse(data, file.name)
+
+
+def _load_stored(store: Store, version: Version) -> dict[str, Any] | Failure:
+    """Read the compose file out of the bundle in the store."""
+    try:
+        data = bundle.compose_file(store, version, store.manifest(version), COMPOSE_FILE)
+    except StoreError as error:
+        return Failure(Cause.STORE_DAMAGED, str(error))
+    return _parse(data, COMPOSE_FILE)
+
+
+def _parse(data: bytes, name: str) -> dict[str, Any] | Failure:
     if not data.strip():
-        return Failure(Cause.COMPOSE_FILE_INVALID, f"{file.name} is empty")
+        return Failure(Cause.COMPOSE_FILE_INVALID, f"{name} is empty")
     if len(data) > MOST_BYTES:
-        return Failure(
-            Cause.COMPOSE_FILE_INVALID, f"{file.name} is larger than {MOST_BYTES >> 20} MiB"
-        )
+        return Failure(Cause.COMPOSE_FILE_INVALID, f"{name} is larger than {MOST_BYTES >> 20} MiB")
     try:
         document = _construct(data)
     except yaml.YAMLError as error:
-        return Failure(Cause.COMPOSE_FILE_INVALID, f"{file.name} is not YAML: {_one_line(error)}")
+        return Failure(Cause.COMPOSE_FILE_INVALID, f"{name} is not YAML: {_one_line(error)}")
     except ValueError as error:
-        return Failure(Cause.COMPOSE_FILE_INVALID, f"{file.name}: {error}")
+        return Failure(Cause.COMPOSE_FILE_INVALID, f"{name}: {error}")
     problem = _shape_problem(document)
     if problem:
-        return Failure(Cause.COMPOSE_FILE_INVALID, f"{file.name}: {problem}")
+        return Failure(Cause.COMPOSE_FILE_INVALID, f"{name}: {problem}")
     return dict(document)
 
 

@@ -74,6 +74,27 @@ class Cause(Enum):
         "the app wants something from the network; preload it, or register the device",
         _NONE,
     )
+    STORE_DAMAGED = (
+        "store-damaged",
+        "flash the device again, or register it so that the app is fetched anew",
+        _NONE,
+    )
+    VERSION_UNCLEAR = (
+        "version-unclear",
+        "/var/sota/import/installed_versions must name the version, or one must be removed",
+        _NONE,
+    )
+    IMAGE_NOT_LOADED = (
+        "image-not-loaded",
+        "see 'journalctl -u docker'; overlay2 needs LmP's patch, or give dockerd the containerd "
+        "image store, or preload docker's own",
+        _NONE,
+    )
+    FOLDER_NOT_RESTORED = (
+        "folder-not-restored",
+        "see what is in the way in /var/sota/compose-apps, and whether the disk is sound",
+        _NONE,
+    )
     NO_SPACE = ("no-space", "free space under /var, or grow the file system", _NONE)
     NETWORK_MISSING = (
         "external-network-missing",

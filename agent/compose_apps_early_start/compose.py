@@ -207,6 +207,7 @@ _MESSAGES = tuple(
     (re.compile(pattern, re.IGNORECASE), cause)
     for pattern, cause in (
         (r"no space left on device", Cause.NO_SPACE),
+        (r"failed to extract layer|error unpacking image", Cause.IMAGE_NOT_LOADED),
         (r"cannot connect to the docker daemon|error during connect|connection reset by peer"
          r"|/docker\.sock.*(: EOF|connection refused|no such file)|unexpected EOF",
          Cause.ENGINE_LOST),

@@ -1,6 +1,7 @@
 """What the engine holds, as plain data: decided upon without the docker SDK."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,18 @@ class Container:
     restarts: int
     started_at: float | None
     finished_at: float | None
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How the engine keeps images. `containerd`: in containerd's store, else in its own.
+
+    `root` is the folder of its data, `architecture` as docker names it (amd64, arm64).
+    """
+
+    containerd: bool
+    root: Path
+    architecture: str
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -17,7 +18,7 @@ import requests
 import urllib3
 from docker.transport import UnixHTTPAdapter
 
-from .container import Container, State
+from .container import Container, State, Storage
 from .errors import EngineError
 from .settings import Settings
 
@@ -45,8 +46,9 @@ if "get_connection_with_tls_context" not in vars(UnixHTTPAdapter):
 class Engine:
     """A dockerd that is up. Safe to use from several threads."""
 
-    def __init__(self, client: docker.APIClient) -> None:
+    def __init__(self, client: docker.APIClient, url: str) -> None:
         self._client = client
+        self._url = url
 
     @classmethod
     def connect(cls, settings: Settings, seconds: float) -> "Engine":
@@ -55,12 +57,13 @@ class Engine:
         While systemd holds the socket, the first request is answered when dockerd is ready: there
         is nothing to poll. Raises `EngineError` when time is up.
         """
+        url = f"unix://{settings.docker_socket}"
         deadline = time.monotonic() + seconds
         delay = _FIRST_DELAY
         while True:
             try:
                 client = docker.APIClient(
-                    base_url=f"unix://{settings.docker_socket}",
+                    base_url=url,
                     version="auto",
                     timeout=max(0.001, deadline - time.monotonic()),
                 )
@@ -76,7 +79,7 @@ class Engine:
             time.sleep(delay)
             delay = min(2 * delay, _LONGEST_DELAY)
         client.timeout = REQUEST_SECONDS
-        return cls(client)
+        return cls(client, url)
 
     def state(self, images: Collection[str]) -> State:
         """Return which of `images` are present, and all containers of compose projects.
@@ -84,6 +87,42 @@ class Engine:
         An image is present if the reference resolves as the compose file writes it.
         """
         return State(self._present(images), self.containers())
+
+    def storage(self) -> Storage:
+        """Return how this engine keeps images."""
+        with _speaking():
+            info = self._client.info()
+            status = dict(info.get("DriverStatus") or ())
+            return Storage(
+                containerd="io.containerd.snapshotter.v1" in status.values(),
+                root=Path(info["DockerRootDir"]),
+                architecture=self._client.version()["Arch"],
+            )
+
+    def has_image(self, image: str) -> bool:
+        """Tell whether `image` resolves as the compose file writes it."""
+        with _speaking():
+            return self._resolves(image)
+
+    def load(self, archive: Iterator[bytes], seconds: float) -> str | None:
+        """Send an image archive; return what dockerd says went wrong, None if it says nothing.
+
+        It answers 200 before it is done: only its later words tell, and only that the reference
+        resolves afterwards proves the success. `seconds` is how long it may be silent. What
+        `archive` raises breaks the request off, and comes through.
+        """
+        with _speaking():
+            # A client of its own: dockerd may unpack for longer than other requests ever take.
+            client = docker.APIClient(
+                base_url=self._url, version=self._client.api_version, timeout=seconds
+            )
+            trouble = None
+            for told in client.load_image(archive):
+                if "errorDetail" in told or "message" in told:
+                    trouble = told.get("error") or told.get("message")
+                elif "Error unpacking image" in told.get("stream", ""):
+                    trouble = told["stream"].strip()
+            return trouble
 
     def _present(self, images: Collection[str]) -> frozenset[str]:
         with _speaking():

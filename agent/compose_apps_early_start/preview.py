@@ -1,6 +1,6 @@
 """`plan`: the plan that `start` would execute now, shown and not executed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +8,11 @@ from typing import Any
 from . import registration, selection
 from .compose import Compose
 from .errors import EngineError
-from .plan import AppPlan, Plan, make
+from .plan import AppPlan, Plan, Step, make
 from .report import printable
 from .settings import Settings
 from .start import boot_time
+from .store import Image, StoreError
 
 SCHEMA = 1
 """Of the JSON; raised when a key changes its meaning or goes away."""
@@ -38,13 +39,16 @@ def preview(settings: Settings) -> Preview:
     from .engine import Engine  # loads the docker SDK
 
     wanted = selection.select(settings, Compose(settings).config)
+    state = None
+    stored: Mapping[str, Image | StoreError] = {}
+    unchecked: tuple[str, ...] = ()
     try:
-        state = Engine.connect(settings, ENGINE_SECONDS).state(wanted.images)
-        unchecked: tuple[str, ...] = ()
+        engine = Engine.connect(settings, ENGINE_SECONDS)
+        state = engine.state(wanted.images)
+        stored = selection.stored_images(wanted, state, engine)
     except EngineError as error:
-        state = None
         unchecked = (f"images and containers: {error}",)
-    the_plan = make(wanted, state, boot_time())
+    the_plan = make(wanted, state, boot_time(), stored)
     return Preview(the_plan, settings, registration.registered_by(settings), unchecked)
 
 
@@ -71,16 +75,24 @@ def _app_to_json(each: AppPlan, shown: Preview) -> dict[str, Any]:
         "folder": str(app.folder),
         "project": app.project,
         "services": [service.name for service in app.services],
+        "source": "store" if app.from_store else "folder",
+        "version": app.restorable.version.uri if app.restorable else None,
         "images": [
             {"reference": image, "present": image not in each.missing_images if known else None}
             for image in app.images
         ],
         "notes": list(app.notes),
-        "steps": [step.value for step in each.steps],
+        "steps": [_step_to_json(step) for step in each.steps],
         "cause": each.failure.cause.label if each.failure else None,
         "message": each.failure.message if each.failure else None,
         "hint": each.failure.cause.hint if each.failure else None,
     }
+
+
+def _step_to_json(step: Step) -> dict[str, Any]:
+    if step.image is None:
+        return {"action": step.action.name.lower()}
+    return {"action": "load", "image": step.image.reference, "bytes": step.image.size}
 
 
 def text(shown: Preview) -> str:
@@ -99,7 +111,8 @@ def _lines(shown: Preview) -> Iterator[str]:
         yield f"{len(shown.plan.apps)} apps, all preloaded ones: no {shown.settings.default_apps}"
     for each in shown.plan.apps:
         yield f"  {each.app.name}: {_outcome(each, shown)}"
-        yield f"    from {each.app.folder}"
+        store = f", put back from {shown.settings.reset_apps}" if each.app.from_store else ""
+        yield f"    from {each.app.folder}{store}"
         for image in each.app.images:
             missing = "  MISSING" if image in each.missing_images else ""
             yield f"    image {image}{missing}"
@@ -120,5 +133,11 @@ def _outcome(each: AppPlan, shown: Preview) -> str:
     if each.failure:
         return f"cannot start: {each.failure.cause.label}: {each.failure.message}"
     if each.steps:
-        return ", then ".join(step.value for step in each.steps)
+        return ", then ".join(_step_text(step) for step in each.steps)
     return "already runs" if shown.plan.engine_known else "nothing to do"
+
+
+def _step_text(step: Step) -> str:
+    if step.image is None:
+        return step.action.value
+    return f"{step.action.value} ({step.image.size / 1e6:.1f} MB)"

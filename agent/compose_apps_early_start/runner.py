@@ -9,20 +9,31 @@ import threading
 import time
 from dataclasses import dataclass, field, replace
 
+from . import bundle
+from .bundle import SpaceError
 from .catalog import App
 from .cause import NOT_TRIED, Cause, Failure, Remedy
 from .compose import Compose
 from .engine import Engine
 from .errors import EngineError, InterruptedRun
-from .plan import AppPlan, Plan
+from .images import Loader
+from .plan import Action, AppPlan, Plan
 from .report import Event, Kind, Report
+from .restorable import Restorable
 from .settings import Settings
+from .store import Store, StoreError
 from .verdict import Runs, judge
 
 PATIENCE = 20.0
 """So many seconds an app waits for a free place, or for others to end before it is tried alone.
 
 After that it goes ahead beside them: one app that hangs must not hold back another.
+"""
+
+LOADING_PATIENCE = 5.0
+"""So many seconds the first image waits until the apps are up that need none.
+
+Loading keeps all cores and the disk busy: beside it a start took three times as long.
 """
 
 FIRST_BACK_OFF, LONGEST_BACK_OFF = 1.0, 8.0
@@ -33,12 +44,17 @@ FIRST_BACK_OFF, LONGEST_BACK_OFF = 1.0, 8.0
 class Attempts:
     """How far one app is. `failure` is None once it runs, `told` when that is final and reported.
 
-    `spent` is in seconds: its own attempts, and the back-offs that it waited for.
+    `prepares` while something of it is still to be put back, `has_place` while it is among the
+    few that come up, `tried` once it has been. `spent` is in seconds: its own attempts, and the
+    back-offs that it waited for.
     """
 
     plan: AppPlan
     failure: Failure | None = NOT_TRIED
     active: bool = False
+    has_place: bool = False
+    prepares: bool = False
+    tried: bool = False
     told: bool = False
     spent: float = 0.0
     used: set[Remedy] = field(default_factory=set)
@@ -61,17 +77,28 @@ class Runner:
     """Runs one plan on one engine."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, compose: Compose, report: Report, ready: float
+        self,
+        settings: Settings,
+        engine: Engine,
+        compose: Compose,
+        store: Store,
+        report: Report,
+        ready: float,
     ) -> None:
         """`ready` is when the engine was, a time of `time.monotonic()`; so are all deadlines."""
         self._settings = settings
         self._engine = engine
         self._compose = compose
+        self._store = store
+        self._loader = Loader(engine, store, report)
         self._report = report
         self._ready = ready
         self._deadline = ready + settings.run_seconds
         self._changed = threading.Condition()
         self._coming_up = 0
+        self._restoring = threading.Lock()
+        self._before_loading: tuple[Attempts, ...] = ()
+        self._loading_began = False
         self._back_off = FIRST_BACK_OFF
         self._lost_since: float | None = None
         self._stopping = False
@@ -84,14 +111,23 @@ class Runner:
         It was not if SIGTERM or SIGINT asked for an end (`InterruptedRun` in this thread): compose
         is ended then, and the containers are left as they are.
         """
-        every = tuple(Attempts(each) for each in plan.apps)
+        every = tuple(
+            Attempts(each, prepares=each.does(Action.RESTORE) or each.does(Action.LOAD))
+            for each in plan.apps
+        )
+        self._before_loading = tuple(
+            each for each in every if each.plan.steps and not each.plan.does(Action.LOAD)
+        )
         complete = False
         try:
             self._dispatch(every)
             self._retry(every)
             complete = True
         except InterruptedRun:
-            self._stopping = True
+            with self._changed:
+                self._stopping = True
+                self._changed.notify_all()
+            self._loader.cancel()
             self._compose.cancel()
         finally:
             self._watch.close()
@@ -108,12 +144,24 @@ class Runner:
                 each.failure = each.plan.failure
                 self._tell_end(each)
                 continue
-            if each.plan.steps:
-                with self._changed:
-                    self._changed.wait_for(
-                        lambda: self._coming_up < self._settings.parallel, PATIENCE
-                    )
+            # Here and not in its thread, to keep the order. What has to be put back first does
+            # not keep a place from others meanwhile.
+            if each.plan.steps and not each.prepares:
+                self._take_place(each, PATIENCE)
             self._start(each, None)
+
+    def _take_place(self, each: Attempts, patience: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._coming_up < self._settings.parallel, patience)
+            self._coming_up += 1
+            each.has_place = True
+
+    def _leave_place(self, each: Attempts) -> None:
+        with self._changed:
+            self._coming_up -= each.has_place
+            each.has_place = False
+            each.tried = True
+            self._changed.notify_all()
 
     def _retry(self, every: tuple[Attempts, ...]) -> None:
         while True:
@@ -128,6 +176,7 @@ class Runner:
             time.sleep(self._back_off)
             for each in waiting:
                 each.spent += self._back_off
+                self._take_place(each, 0.0)
                 self._start(each, each.next_remedy()).join(PATIENCE)
             self._back_off = min(2 * self._back_off, LONGEST_BACK_OFF)
 
@@ -143,33 +192,33 @@ class Runner:
         return min(self._settings.app_seconds - each.spent, self._deadline - time.monotonic())
 
     def _start(self, each: Attempts, remedy: Remedy | None) -> threading.Thread:
-        brings_up = bool(each.plan.steps) or remedy is not None
         with self._changed:
             each.active = True
-            self._coming_up += brings_up
-        thread = threading.Thread(
-            target=self._attempt, args=(each, remedy, brings_up), name=each.app.name
-        )
+        thread = threading.Thread(target=self._attempt, args=(each, remedy), name=each.app.name)
         self._threads.append(thread)
         thread.start()
         return thread
 
-    def _attempt(self, each: Attempts, remedy: Remedy | None, brings_up: bool) -> None:
+    def _attempt(self, each: Attempts, remedy: Remedy | None) -> None:
         began = time.monotonic()
-        deadline = began + self._time_left(each)
         # Stays if a defect of ours ends this thread.
         failure: Failure | None = Failure(Cause.INTERRUPTED, "the attempt ended unexpectedly")
         try:
+            found = self._wait_for_engine(each) or self._prepare(each)
+            # An app's own time is for its containers; gigabytes from the store are the run's.
+            began = time.monotonic()
+            deadline = began + self._time_left(each)
             losses = self._watch.losses
-            failure = self._bring_up(each, remedy, deadline) if brings_up else None
-            if failure is None:
-                failure = self._settle(each.app, time.monotonic(), deadline)
+            if found is None and (each.plan.steps or remedy):
+                found = self._bring_up(each, remedy, deadline)
+            failure = found or self._settle(each.app, time.monotonic(), deadline)
             if failure is None and self._watch.losses != losses:
                 # A container that ended with dockerd looks like a one-shot that is done.
                 failure = Failure(Cause.ENGINE_LOST, "dockerd went away while the app came up")
         except EngineError as error:
             failure = Failure(Cause.ENGINE_LOST, str(error))
         finally:
+            self._leave_place(each)
             if remedy:
                 each.used.add(remedy)
             each.failure = failure
@@ -180,29 +229,66 @@ class Runner:
                     self._tell_end(each)
                 self._changed.notify_all()
 
-    def _bring_up(self, each: Attempts, remedy: Remedy | None, deadline: float) -> Failure | None:
-        """Do the plan's steps, or climb a rung; at the end the place is free for another app."""
+    def _prepare(self, each: Attempts) -> Failure | None:
+        """Put back what the plan says: the app's folder, and images; None: all is there."""
         app = each.app
-        try:
-            if deadline <= time.monotonic():
-                return Failure(
-                    Cause.RUN_TIMEOUT, "the time of the whole run was up before its turn"
-                )
-            if remedy is None:
-                self._report(Event(Kind.STARTING, "coming up", app=app.name))
+        if not each.prepares or app.restorable is None:
+            return None
+        for step in each.plan.steps:
+            if step.action is Action.RESTORE:
+                failure = self._restore_folder(app, app.restorable)
+            elif step.image:
+                version = app.restorable.version
+                self._let_others_come_up()
+                failure = self._loader.load(step.image, app.name, version, self._deadline)
             else:
-                self._tell_retry(each, remedy)
-            if each.failure and each.failure.cause is Cause.ENGINE_LOST:
-                gone = self._wait_for_engine(deadline)
-                if gone:
-                    return gone
-            if remedy is Remedy.DOWN_UP:
-                self._compose.down(app.folder, deadline)
-            failure = self._compose.up(app.folder, deadline, recreate=remedy is Remedy.RECREATE)
-        finally:
-            with self._changed:
-                self._coming_up -= 1
-                self._changed.notify_all()
+                continue
+            if failure:
+                return failure
+        each.prepares = False
+        return None
+
+    def _let_others_come_up(self) -> None:
+        with self._changed:
+            if not self._loading_began:
+                self._changed.wait_for(
+                    lambda: self._stopping or all(each.tried for each in self._before_loading),
+                    LOADING_PATIENCE,
+                )
+                self._loading_began = True
+
+    def _restore_folder(self, app: App, restorable: Restorable) -> Failure | None:
+        version, hashes = restorable.version, restorable.hashes
+        try:
+            with self._restoring:  # there is one staging folder
+                bundle.restore(self._store, version, hashes, app.folder, self._settings.staging)
+        except StoreError as error:
+            return Failure(Cause.STORE_DAMAGED, str(error))
+        except SpaceError as error:
+            return Failure(Cause.NO_SPACE, str(error))
+        except OSError as error:
+            return Failure(Cause.FOLDER_NOT_RESTORED, f"{error.filename}: {error.strerror}")
+        message = f"folder put back ({', '.join(restorable.damaged[:3])})"
+        self._report(Event(Kind.RESTORED, message, app=app.name))
+        return None
+
+    def _bring_up(self, each: Attempts, remedy: Remedy | None, deadline: float) -> Failure | None:
+        """Run compose, for the plan or for a rung; then the place is free for another app."""
+        app = each.app
+        if not each.has_place:
+            self._take_place(each, PATIENCE)
+        if deadline <= time.monotonic():
+            return Failure(Cause.RUN_TIMEOUT, "the time of the whole run was up before its turn")
+        if remedy is None:
+            self._report(Event(Kind.STARTING, "coming up", app=app.name))
+        else:
+            self._tell_retry(each, remedy)
+        if remedy is Remedy.DOWN_UP:
+            self._compose.down(app.folder, deadline)
+        # A container has the old folder mounted, not the one that was put back in its place.
+        recreate = remedy is Remedy.RECREATE or app.from_store
+        failure = self._compose.up(app.folder, deadline, recreate=recreate)
+        self._leave_place(each)
         if failure is None:
             seconds = time.monotonic() - self._ready
             self._report(Event(Kind.UP, "up, settling", app=app.name, seconds=seconds))
@@ -229,11 +315,13 @@ class Runner:
             self._watch.wait(app.project, count, min(verdict.seconds, left))
         return Failure(Cause.INTERRUPTED, "the run was ended before the app had settled")
 
-    def _wait_for_engine(self, deadline: float) -> Failure | None:
+    def _wait_for_engine(self, each: Attempts) -> Failure | None:
         """Wait for a dockerd that went away; all apps together wait no longer than at first."""
+        if each.failure is None or each.failure.cause is not Cause.ENGINE_LOST:
+            return None
         if self._lost_since is None:
             self._lost_since = time.monotonic()
-        until = min(deadline, self._lost_since + self._settings.engine_seconds)
+        until = min(self._deadline, self._lost_since + self._settings.engine_seconds)
         try:
             Engine.connect(self._settings, until - time.monotonic())
         except EngineError as error:

@@ -1,11 +1,19 @@
 """Which of the preloaded apps are wanted: the catalog under the shortlist."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from . import catalog, shortlist
 from .catalog import App, AskCompose
+from .container import State
+from .restorable import images
 from .settings import Settings
 from .shortlist import UnknownName
+from .store import Image, Store, StoreError
+
+if TYPE_CHECKING:  # it loads the docker SDK
+    from .engine import Engine
 
 
 @dataclass(frozen=True)
@@ -13,13 +21,15 @@ class Selection:
     """The apps that are wanted, in order of dispatch.
 
     `shortlisted` is False where there is no shortlist, so that every app is taken. `unknown` are
-    names of the shortlist that no app has, `strays` what lies among the apps and is none.
+    names of the shortlist that no app has, `strays` what lies among the apps and is none, `store`
+    the one from which apps can be put back.
     """
 
     shortlisted: bool
     apps: tuple[App, ...]
     unknown: tuple[UnknownName, ...]
     strays: tuple[str, ...]
+    store: Store
 
     @property
     def images(self) -> frozenset[str]:
@@ -34,6 +44,26 @@ def select(settings: Settings, ask: AskCompose) -> Selection:
     """
     names = shortlist.read(settings.default_apps)
     found = catalog.listing(settings)
-    chosen, unknown = (found.apps, ()) if names is None else shortlist.select(names, found.apps)
-    apps = catalog.read(settings, chosen, ask)
-    return Selection(names is not None, apps, unknown, found.strays)
+    store = Store(settings.reset_apps)
+    stored = store.versions()
+    known = tuple(sorted({*found.apps, *stored}))
+    chosen, unknown = (known, ()) if names is None else shortlist.select(names, known)
+    apps = catalog.read(settings, chosen, ask, store, stored)
+    return Selection(names is not None, apps, unknown, found.strays, store)
+
+
+def stored_images(
+    wanted: Selection, state: State, engine: "Engine"
+) -> Mapping[str, Image | StoreError]:
+    """Return what the store holds of the images that the engine lacks, by reference.
+
+    Raises `EngineError`.
+    """
+    lacking = [
+        (app.restorable.version, [image for image in app.images if image not in state.images])
+        for app in wanted.apps
+        if app.restorable
+    ]
+    if not any(references for _version, references in lacking):
+        return {}
+    return images(wanted.store, lacking, engine.storage().architecture)

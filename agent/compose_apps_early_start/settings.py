@@ -42,6 +42,21 @@ class Settings:
         return self.root / "var/sota/compose-apps"
 
     @property
+    def reset_apps(self) -> Path:
+        """The restorable store. Source: aktualizr-lite, `reset_apps_root`."""
+        return self.root / "var/sota/reset-apps"
+
+    @property
+    def installed_versions(self) -> Path:
+        """Which version of each app belongs to this image; written by the image build."""
+        return self.root / "var/sota/import/installed_versions"
+
+    @property
+    def staging(self) -> Path:
+        """Scratch for an app's folder that is put back, on the file system of `compose_apps`."""
+        return self.root / "var/sota/.compose-apps-early-start"
+
+    @property
     def default_apps(self) -> Path:
         """The shortlist of apps to start."""
         return self.root / "var/lmp/default-apps"

@@ -7,7 +7,7 @@ import time
 from types import FrameType
 from typing import NoReturn
 
-from . import plan, registration, report, selection, status
+from . import bundle, plan, registration, report, selection, status
 from .cause import NOT_TRIED, Cause, Failure
 from .compose import Compose
 from .errors import EarlyStartError, EngineError, InterruptedRun
@@ -97,6 +97,10 @@ def _ended(recorder: status.Recorder, tell: Report, *, complete: bool) -> int:
 def _run(settings: Settings, recorder: status.Recorder, tell: Report) -> bool:
     """Return whether everything was tried; False if SIGTERM or SIGINT asked for an end."""
     compose = Compose(settings)
+    try:
+        bundle.clean(settings.staging)
+    except OSError as error:
+        tell(Event(Kind.NOTE, f"{settings.staging} cannot be removed: {error.strerror}"))
     wanted = selection.select(settings, compose.config)
     recorder.begin([app.name for app in wanted.apps], wanted.unknown)
     _tell_selection(wanted, settings, tell)
@@ -122,8 +126,9 @@ def _run(settings: Settings, recorder: status.Recorder, tell: Report) -> bool:
                 return True
         time.sleep(ENGINE_RETRY_SECONDS)
     tell(Event(Kind.READY, "dockerd is ready", seconds=ready - began))
-    the_plan = plan.make(wanted, state, boot_time())
-    return Runner(settings, engine, compose, tell, ready).run(the_plan)
+    stored = selection.stored_images(wanted, state, engine)
+    the_plan = plan.make(wanted, state, boot_time(), stored)
+    return Runner(settings, engine, compose, wanted.store, tell, ready).run(the_plan)
 
 
 def boot_time() -> float:

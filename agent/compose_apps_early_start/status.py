@@ -22,9 +22,9 @@ SCHEMA = 1
 class AppRecord:
     """One app in the record. Times are in seconds.
 
-    `state` is one of: waiting, starting, settling, retrying, running, failed. `up_seconds` is from
-    the ready engine to the end of the compose call that brought the app up (None if none was
-    needed), `settled_seconds` from the ready engine to the verdict.
+    `state` is one of: waiting, restoring, loading, starting, settling, retrying, running, failed.
+    `up_seconds` is from the ready engine to the end of the compose call that brought the app up
+    (None if none was needed), `settled_seconds` from the ready engine to the verdict.
     """
 
     name: str
@@ -129,6 +129,9 @@ class Recorder:
 
 
 _APP_STATES = {
+    Kind.RESTORED: "restoring",
+    Kind.LOADING: "loading",
+    Kind.LOADED: "loading",
     Kind.STARTING: "starting",
     Kind.UP: "settling",
     Kind.RETRYING: "retrying",

@@ -30,7 +30,7 @@ def test_start_does_what_plan_showed(board: Board) -> None:
     assert [each["folder"] for each in plan["apps"]] == [
         f"/var/sota/compose-apps/{name}" for name in ("telemetry", "absent", "shop")
     ]
-    assert telemetry["steps"] == ["docker compose up"]
+    assert telemetry["steps"] == [{"action": "up"}]
     assert telemetry["cause"] is None
     assert (absent["steps"], absent["cause"]) == ([], "image-missing")
     assert absent["images"] == [{"reference": ABSENT, "present": False}]
@@ -61,7 +61,7 @@ def test_plan_works_without_dockerd_and_says_what_it_could_not_check(board: Boar
     board.preload_sample("shop")
     plan = board.plan()
     (shop,) = plan["apps"]
-    assert shop["steps"] == ["docker compose up"]
+    assert shop["steps"] == [{"action": "up"}]
     assert [image["present"] for image in shop["images"]] == [None, None]
     (unchecked,) = plan["unchecked"]
     assert unchecked.startswith("images and containers: ")

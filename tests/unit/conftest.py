@@ -6,8 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import docker
+import hypothesis
 import pytest
 from compose_apps_early_start.settings import Settings
+
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("unit", deadline=None)
+hypothesis.settings.load_profile("unit")
 
 FORBIDDEN = frozenset(
     {

@@ -9,11 +9,15 @@ from compose_apps_early_start.container import Container
 from compose_apps_early_start.selection import Selection
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.shortlist import UnknownName
+from compose_apps_early_start.store import Store
 
 HASH = "5" * 64
 IMAGE = "hub.example.test/factory/web@sha256:" + "a" * 64
 NOW = 1_800_000_000.0
 """The time of the epoch at which the tests of pure functions take place."""
+
+NO_STORE = Store(Path("/var/sota/reset-apps"))
+"""The store of a device that has none."""
 
 PUBLISHED = f"""\
 services:
@@ -65,7 +69,7 @@ def selection(
     unknown: tuple[UnknownName, ...] = (),
     strays: tuple[str, ...] = (),
 ) -> Selection:
-    return Selection(shortlisted, apps, unknown, strays)
+    return Selection(shortlisted, apps, unknown, strays, NO_STORE)
 
 
 def preloaded(settings: Settings, name: str, compose_file: str | bytes = PUBLISHED) -> Path:

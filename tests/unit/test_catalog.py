@@ -13,6 +13,7 @@ from compose_apps_early_start.catalog import (
     MOST_BYTES,
     MOST_DEPTH,
     App,
+    AskCompose,
     Listing,
     Service,
     listing,
@@ -24,7 +25,7 @@ from compose_apps_early_start.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_mock import MockerFixture
-from unit.given import HASH, IMAGE, PUBLISHED, preloaded
+from unit.given import HASH, IMAGE, NO_STORE, PUBLISHED, preloaded
 
 
 class AskedCompose:
@@ -44,10 +45,15 @@ def never(folder: Path) -> Failure:
     pytest.fail(f"compose was asked about {folder}")
 
 
+def read_apps(settings: Settings, names: tuple[str, ...], ask: AskCompose) -> tuple[App, ...]:
+    """What the catalog makes of apps on a device without a store."""
+    return read(settings, names, ask, NO_STORE, {})
+
+
 def read_one(settings: Settings, compose_file: str | bytes, name: str = "shop") -> App:
     """What the catalog makes of one app, compose not being asked."""
     preloaded(settings, name, compose_file)
-    return read(settings, (name,), never)[0]
+    return read_apps(settings, (name,), never)[0]
 
 
 def refused(settings: Settings, compose_file: str | bytes) -> str:
@@ -106,7 +112,7 @@ def test_a_file_in_its_place_is_an_error(settings: Settings) -> None:
 
 def test_a_published_file_is_read_without_compose(settings: Settings) -> None:
     folder = preloaded(settings, "shop")
-    assert read(settings, ("shop",), never) == (
+    assert read_apps(settings, ("shop",), never) == (
         App("shop", folder, "shop", (Service("web", IMAGE, HASH),)),
     )
 
@@ -114,7 +120,7 @@ def test_a_published_file_is_read_without_compose(settings: Settings) -> None:
 def test_apps_come_in_the_order_of_the_names(settings: Settings) -> None:
     for name in ("a", "b", "c"):
         preloaded(settings, name)
-    assert [each.name for each in read(settings, ("c", "a"), never)] == ["c", "a"]
+    assert [each.name for each in read_apps(settings, ("c", "a"), never)] == ["c", "a"]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +219,7 @@ def test_an_app_lies_where_compose_will_say_that_it_does(settings: Settings) -> 
     (settings.root / "data").mkdir()
     (settings.root / "var/sota").symlink_to("../data")
     preloaded(settings, "shop")
-    (app,) = read(settings, ("shop",), never)
+    (app,) = read_apps(settings, ("shop",), never)
     assert app.folder == settings.root / "data/compose-apps/shop"
 
 
@@ -264,7 +270,7 @@ def test_a_name_that_no_label_of_a_container_could_hold(settings: Settings, name
 def test_of_two_apps_with_one_project_the_one_of_that_name_is_started(settings: Settings) -> None:
     for name in ("Shop", "shop"):
         preloaded(settings, name)
-    wrong, right = read(settings, ("Shop", "shop"), never)
+    wrong, right = read_apps(settings, ("Shop", "shop"), never)
     assert right.failure is None
     assert wrong.failure == Failure(
         Cause.APP_FOLDER_INVALID, "its compose project name is 'shop', as that of app 'shop'"
@@ -274,14 +280,16 @@ def test_of_two_apps_with_one_project_the_one_of_that_name_is_started(settings: 
 def test_two_apps_with_a_project_of_neither_name_are_both_refused(settings: Settings) -> None:
     for name in ("a", "b"):
         preloaded(settings, name, "name: x\n" + PUBLISHED)
-    causes = [each.failure and each.failure.cause for each in read(settings, ("a", "b"), never)]
+    causes = [
+        each.failure and each.failure.cause for each in read_apps(settings, ("a", "b"), never)
+    ]
     assert causes == [Cause.APP_FOLDER_INVALID] * 2
 
 
 def test_a_broken_app_takes_no_name_from_another(settings: Settings) -> None:
     preloaded(settings, "Shop", "[")
     preloaded(settings, "shop.", PUBLISHED)
-    broken, good = read(settings, ("Shop", "shop."), never)
+    broken, good = read_apps(settings, ("Shop", "shop."), never)
     assert broken.failure
     assert good.failure is None
 
@@ -313,7 +321,7 @@ def test_a_broken_app_takes_no_name_from_another(settings: Settings) -> None:
 def test_compose_is_asked_where_the_text_is_not_all(settings: Settings, compose_file: str) -> None:
     preloaded(settings, "shop", compose_file)
     compose = AskedCompose({"name": "shop", "services": {"web": {"image": "resolved"}}})
-    (app,) = read(settings, ("shop",), compose)
+    (app,) = read_apps(settings, ("shop",), compose)
     assert compose.asked == ["shop"]
     assert app.services == (Service("web", "resolved", None),)
     assert app.notes == ()
@@ -331,7 +339,7 @@ def test_compose_is_asked_where_the_text_is_not_all(settings: Settings, compose_
 def test_compose_is_asked_where_env_steers_it(settings: Settings, text: str) -> None:
     (preloaded(settings, "shop") / ".env").write_text(text)
     compose = AskedCompose({"name": "x", "services": {"web": {"image": "resolved"}}})
-    (app,) = read(settings, ("shop",), compose)
+    (app,) = read_apps(settings, ("shop",), compose)
     assert compose.asked == ["shop"]
     assert app.project == "x"
 
@@ -339,7 +347,7 @@ def test_compose_is_asked_where_env_steers_it(settings: Settings, text: str) -> 
 @pytest.mark.parametrize("text", ["TAG=1\n", "# COMPOSE_FILE=x\n", "MY_COMPOSE_FILE=x\n", "\xff"])
 def test_compose_is_not_asked_for_another_env(settings: Settings, text: str) -> None:
     (preloaded(settings, "shop") / ".env").write_text(text, encoding="latin-1")
-    assert read(settings, ("shop",), never)[0].failure is None
+    assert read_apps(settings, ("shop",), never)[0].failure is None
 
 
 @pytest.mark.parametrize(
@@ -356,7 +364,7 @@ def test_compose_is_not_asked_for_another_env(settings: Settings, text: str) -> 
 def test_a_file_that_wins_is_asked_about_and_noted(settings: Settings, name: str) -> None:
     (preloaded(settings, "shop") / name).touch()
     compose = AskedCompose({"name": "shop", "services": {"web": {"image": "resolved"}}})
-    (app,) = read(settings, ("shop",), compose)
+    (app,) = read_apps(settings, ("shop",), compose)
     assert app.images == ("resolved",)
     assert app.notes == (
         f"{name} is used besides docker-compose.yml, which alone is what aktualizr-lite verifies",
@@ -366,7 +374,7 @@ def test_a_file_that_wins_is_asked_about_and_noted(settings: Settings, name: str
 def test_what_compose_refuses_is_the_apps_failure(settings: Settings) -> None:
     folder = preloaded(settings, "shop", "services: {a: {image: '${TAG:?}'}}")
     failure = Failure(Cause.VARIABLE_MISSING, "required variable TAG is missing a value")
-    assert read(settings, ("shop",), AskedCompose(failure)) == (
+    assert read_apps(settings, ("shop",), AskedCompose(failure)) == (
         App("shop", folder, "shop", failure=failure),
     )
 
@@ -377,7 +385,7 @@ def test_what_compose_refuses_is_the_apps_failure(settings: Settings) -> None:
 def test_a_symbolic_link_is_no_apps_folder(settings: Settings) -> None:
     preloaded(settings, "shop")
     (settings.compose_apps / "link").symlink_to("shop")
-    (app,) = read(settings, ("link",), never)
+    (app,) = read_apps(settings, ("link",), never)
     assert app.failure == Failure(Cause.APP_FOLDER_INVALID, "the app's folder is a symbolic link")
 
 
@@ -406,7 +414,7 @@ def test_what_is_no_file_is_no_compose_file_and_holds_nobody_up(
 ) -> None:
     folder = preloaded(settings, "shop")
     make(folder / "docker-compose.yml")
-    (app,) = read(settings, ("shop",), never)
+    (app,) = read_apps(settings, ("shop",), never)
     assert app.failure == Failure(
         Cause.COMPOSE_FILE_MISSING, f"there is no docker-compose.yml in {folder}"
     )
@@ -415,7 +423,7 @@ def test_what_is_no_file_is_no_compose_file_and_holds_nobody_up(
 def test_a_compose_file_on_a_broken_disk(settings: Settings, mocker: MockerFixture) -> None:
     preloaded(settings, "shop")
     mocker.patch.object(Path, "open", side_effect=OSError(errno.EIO, os.strerror(errno.EIO)))
-    (app,) = read(settings, ("shop",), never)
+    (app,) = read_apps(settings, ("shop",), never)
     assert app.failure == Failure(
         Cause.COMPOSE_FILE_INVALID, "docker-compose.yml cannot be read: Input/output error"
     )
@@ -467,7 +475,7 @@ def test_a_file_of_the_largest_size_is_read_and_a_larger_one_not(settings: Setti
     fits = PUBLISHED.encode().ljust(MOST_BYTES, b"\n")
     assert read_one(settings, fits).failure is None
     preloaded(settings, "huge", fits + b"\n")
-    (huge,) = read(settings, ("huge",), never)
+    (huge,) = read_apps(settings, ("huge",), never)
     assert huge.failure == Failure(
         Cause.COMPOSE_FILE_INVALID, "docker-compose.yml is larger than 1 MiB"
     )
@@ -481,7 +489,7 @@ def test_a_file_of_ten_megabytes_is_not_read_to_its_end(settings: Settings) -> N
 
 def refused_quickly(settings: Settings) -> str:
     began = time.monotonic()
-    (app,) = read(settings, ("shop",), never)
+    (app,) = read_apps(settings, ("shop",), never)
     assert time.monotonic() - began < 10  # a defused one takes a second at most
     assert app.failure
     assert app.failure.cause is Cause.COMPOSE_FILE_INVALID
@@ -566,7 +574,7 @@ def outcome(shop: Path) -> App:
     settings = Settings(root=shop.parents[3])
     assert shop.parent == settings.compose_apps
     answer = {"name": "shop", "services": {"web": {"image": "resolved"}}}
-    return read(settings, ("shop",), AskedCompose(answer))[0]
+    return read_apps(settings, ("shop",), AskedCompose(answer))[0]
 
 
 @given(document=DOCUMENTS)

@@ -193,7 +193,9 @@ def test_plan_of_a_device_folder_without_an_engine(capfd: Streams, settings: Set
     shared: dict[str, Any] = {
         "reason": "shortlist",
         "notes": [],
-        "steps": ["docker compose up"],
+        "source": "folder",
+        "version": None,
+        "steps": [{"action": "up"}],
         "cause": None,
         "message": None,
         "hint": None,

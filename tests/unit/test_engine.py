@@ -4,21 +4,24 @@ import importlib.util
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
 import requests
 import urllib3
-from compose_apps_early_start.container import Container, State
+from compose_apps_early_start.container import Container, State, Storage
 from compose_apps_early_start.engine import REQUEST_SECONDS, Engine, Watch
 from compose_apps_early_start.errors import EngineError
 from compose_apps_early_start.settings import Settings
+from compose_apps_early_start.store import StoreError
 from docker.transport import UnixHTTPAdapter
 from pytest_mock import MockerFixture
 from unit.given import HASH, IMAGE
 
 FOLDER = "/var/sota/compose-apps/shop"
+URL = "unix:///run/docker.sock"
 PROJECT = "com.docker.compose.project"
 
 
@@ -53,6 +56,10 @@ STARTED = 1795420800.25
 """2026-11-23T08:00:00.25Z"""
 
 
+def engine(client: "Client") -> Engine:
+    return Engine(client, URL)
+
+
 def response(status: int) -> requests.Response:
     made = requests.Response()
     made.status_code = status
@@ -77,8 +84,13 @@ def server_error() -> docker.errors.APIError:
 class Client:
     """Stands for docker's APIClient, as far as the agent uses it."""
 
+    api_version = "1.41"
+
     def __init__(self, *containers: dict[str, Any]) -> None:
         self.listed: list[dict[str, Any]] = []
+        self.told: dict[str, Any] = {"DockerRootDir": "/var/lib/docker"}
+        self.says: list[dict[str, Any]] = []
+        self.sent = b""
         self.resolved: set[str] = set()
         self.found = {each["Id"]: each for each in containers}
         self.logged = b""
@@ -94,6 +106,19 @@ class Client:
     def images(self) -> list[dict[str, Any]]:
         self._ask()
         return self.listed
+
+    def info(self) -> dict[str, Any]:
+        self._ask()
+        return self.told
+
+    def version(self) -> dict[str, str]:
+        self._ask()
+        return {"Arch": "arm64"}
+
+    def load_image(self, archive: Iterator[bytes]) -> Iterator[dict[str, Any]]:
+        self._ask()
+        self.sent = b"".join(archive)
+        yield from self.says
 
     def inspect_image(self, reference: str) -> dict[str, Any]:
         self._ask()
@@ -123,7 +148,7 @@ class Client:
 
 
 def test_a_container_is_read_from_what_the_engine_says() -> None:
-    assert Engine(Client(inspected())).containers() == (
+    assert engine(Client(inspected())).containers() == (
         Container(
             id="id-1",
             name="shop-web-1",
@@ -148,7 +173,7 @@ def test_a_container_with_next_to_nothing() -> None:
     bare = inspected(Health=None, Status="created", StartedAt="0001-01-01T00:00:00Z")
     bare["Config"]["Labels"] = None
     bare["HostConfig"]["RestartPolicy"]["Name"] = ""
-    (found,) = Engine(Client(bare)).containers()
+    (found,) = engine(Client(bare)).containers()
     assert (found.project, found.folder, found.service) == ("", "", "")
     assert (found.published_hash, found.health, found.started_at) == (None, None, None)
     assert found.restart_policy == "no"
@@ -158,7 +183,7 @@ def test_a_container_with_next_to_nothing() -> None:
 def test_health_and_one_off() -> None:
     checked = inspected(Health={"Status": "starting", "Log": []})
     checked["Config"]["Labels"]["com.docker.compose.oneoff"] = "True"
-    (found,) = Engine(Client(checked)).containers()
+    (found,) = engine(Client(checked)).containers()
     assert found.health == "starting"
     assert found.one_off
 
@@ -174,7 +199,7 @@ def test_health_and_one_off() -> None:
     ],
 )
 def test_times_are_seconds_of_the_epoch(text: str, seconds: float | None) -> None:
-    (found,) = Engine(Client(inspected(FinishedAt=text))).containers()
+    (found,) = engine(Client(inspected(FinishedAt=text))).containers()
     assert found.finished_at == seconds
 
 
@@ -187,7 +212,7 @@ def test_times_are_seconds_of_the_epoch(text: str, seconds: float | None) -> Non
 )
 def test_only_containers_of_compose_projects_are_asked_for(folder: str | None, label: str) -> None:
     client = Client(inspected())
-    assert len(Engine(client).containers(folder)) == 1  # the one that is gone is not among them
+    assert len(engine(client).containers(folder)) == 1  # the one that is gone is not among them
     assert client.filters == [{"label": label}]
 
 
@@ -199,10 +224,10 @@ def test_state_is_the_images_that_resolve_and_all_containers() -> None:
     ]
     client.resolved = {"busybox"}
     wanted = [IMAGE, "hub.example.test/db:1", "busybox", "absent", "NO-REFERENCE"]
-    state = Engine(client).state(wanted)
+    state = engine(client).state(wanted)
     assert state == State(
         images=frozenset({IMAGE, "hub.example.test/db:1", "busybox"}),
-        containers=Engine(client).containers(),
+        containers=engine(client).containers(),
     )
     # Those in the list are not asked for once more.
     assert client.inspected == ["busybox", "absent", "NO-REFERENCE"]
@@ -222,7 +247,7 @@ def test_state_is_the_images_that_resolve_and_all_containers() -> None:
 def test_last_words(logged: bytes, words: str | None) -> None:
     client = Client()
     client.logged = logged
-    assert Engine(client).last_words("id-1") == words
+    assert engine(client).last_words("id-1") == words
 
 
 # How it fails
@@ -244,11 +269,13 @@ def test_last_words(logged: bytes, words: str | None) -> None:
 def test_however_dockerd_fails_it_is_an_engine_error(error: Exception, words: str) -> None:
     client = Client()
     client.error = error
-    engine = Engine(client)
+    broken = engine(client)
     asked: list[Callable[[], object]] = [
-        engine.containers,
-        lambda: engine.state([]),
-        lambda: engine.state(["absent"]),
+        broken.containers,
+        broken.storage,
+        lambda: broken.state([]),
+        lambda: broken.state(["absent"]),
+        lambda: broken.has_image("absent"),
     ]
     for ask in asked:
         with pytest.raises(EngineError) as raised:
@@ -264,27 +291,109 @@ def test_the_words_are_those_of_the_first_cause() -> None:
     client.error.__cause__ = requests.ConnectionError("('Connection aborted.', …)")
     client.error.__cause__.__context__ = FileNotFoundError(2, "No such file or directory")
     with pytest.raises(EngineError, match=r"^dockerd does not answer: No such file or directory$"):
-        Engine(client).containers()
+        engine(client).containers()
 
 
 def test_an_image_is_not_missing_because_the_engine_is_broken(mocker: MockerFixture) -> None:
     client = Client()
     mocker.patch.object(client, "inspect_image", side_effect=server_error())
     with pytest.raises(EngineError, match="layer does not exist"):
-        Engine(client).state(["busybox"])
+        engine(client).state(["busybox"])
 
 
 def test_no_last_words_are_no_error() -> None:
     client = Client()
     client.error = server_error()
-    assert Engine(client).last_words("id-1") is None
+    assert engine(client).last_words("id-1") is None
 
 
 def test_a_defect_of_ours_is_not_taken_for_dockerds() -> None:
     client = Client()
     client.error = ValueError("ours")
     with pytest.raises(ValueError, match="ours"):
-        Engine(client).containers()
+        engine(client).containers()
+
+
+# Images
+
+
+@pytest.mark.parametrize(
+    ("driver_status", "containerd"),
+    [
+        pytest.param([["driver-type", "io.containerd.snapshotter.v1"]], True, id="containerd's"),
+        pytest.param([["Backing Filesystem", "extfs"]], False, id="overlay2"),
+        pytest.param(None, False, id="a driver that says nothing"),
+    ],
+)
+def test_how_the_engine_keeps_images(driver_status: object, containerd: bool) -> None:
+    client = Client()
+    client.told["DriverStatus"] = driver_status
+    assert engine(client).storage() == Storage(
+        containerd=containerd, root=Path("/var/lib/docker"), architecture="arm64"
+    )
+
+
+def test_an_image_is_there_if_its_reference_resolves() -> None:
+    client = Client()
+    client.resolved = {IMAGE}
+    assert engine(client).has_image(IMAGE)
+    assert not engine(client).has_image("absent")
+
+
+@pytest.fixture
+def loading(monkeypatch: pytest.MonkeyPatch) -> Client:
+    """The client that a load makes for itself."""
+    made = Client()
+
+    def make(*, base_url: str, version: str, timeout: float) -> Client:
+        assert (base_url, version) == (URL, "1.41")
+        made.timeout = timeout
+        return made
+
+    monkeypatch.setattr("docker.APIClient", make)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("says", "trouble"),
+    [
+        ([{"stream": "Loaded image: web\n"}], None),
+        ([{"progressDetail": {"current": 1}}, {"stream": "Loading layer"}], None),
+        ([], None),
+        # Each of them after HTTP 200.
+        (
+            [{"stream": "…"}, {"errorDetail": {"message": "bad"}, "error": "bad tar"}],
+            "bad tar",
+        ),
+        ([{"message": "unexpected EOF"}], "unexpected EOF"),
+        (
+            [{"stream": "Error unpacking image web: no space\n"}, {"stream": "Loaded image: web"}],
+            "Error unpacking image web: no space",
+        ),
+    ],
+)
+def test_what_dockerd_says_of_a_load(
+    loading: Client, says: list[dict[str, Any]], trouble: str | None
+) -> None:
+    loading.says = says
+    assert engine(loading).load(iter([b"one", b"two"]), 7.0) == trouble
+    assert loading.sent == b"onetwo"
+    assert loading.timeout == 7.0
+
+
+def test_what_an_archive_raises_comes_through(loading: Client) -> None:
+    def broken() -> Iterator[bytes]:
+        yield b"one"
+        raise StoreError("blob is damaged")
+
+    with pytest.raises(StoreError, match="blob is damaged"):
+        engine(loading).load(broken(), 7.0)
+
+
+def test_a_dockerd_that_ends_during_a_load_is_an_engine_error(loading: Client) -> None:
+    loading.error = ConnectionResetError(104, "Connection reset by peer")
+    with pytest.raises(EngineError, match="Connection reset by peer"):
+        engine(loading).load(iter([b"one"]), 7.0)
 
 
 # Waiting for it

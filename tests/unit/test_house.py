@@ -46,7 +46,10 @@ def output(*command: str | Path) -> str:
     [
         pytest.param(["ruff", "check"], id="ruff check"),
         pytest.param(["ruff", "format", "--check"], id="ruff format"),
-        pytest.param(["mypy", "--strict", "agent", "packaging/device", "tests"], id="mypy"),
+        pytest.param(
+            ["mypy", "--strict", "agent", "packaging/device", "packaging/preload", "tests"],
+            id="mypy",
+        ),
     ],
 )
 def test_the_linters_have_nothing_to_say(command: list[str]) -> None:
@@ -143,7 +146,18 @@ def test_the_unit_may_write_where_the_agent_does(unit: dict[str, list[str]]) -> 
     assert settings.last_run.parent == Path("/var/lib", state)
     # On the device /var/lock is a link to /run/lock.
     assert settings.aktualizr_lock.parent == Path("/var/lock")
-    assert paths == "/run/lock"
+    below = "/var/sota"
+    for path in (settings.compose_apps, settings.staging):
+        assert path.is_relative_to(below)
+    # The one with the hyphen may be missing.
+    assert paths.split() == ["/run/lock", f"-{below}"]
+
+
+def test_what_the_unit_may_not_do_is_an_error_and_not_its_death(
+    unit: dict[str, list[str]],
+) -> None:
+    assert "~@privileged" in unit["SystemCallFilter"][1].split()  # giving files away is among it
+    assert unit["SystemCallErrorNumber"] == ["EPERM"]
 
 
 def test_ota_and_registration_wait_and_nothing_restarts(unit: dict[str, list[str]]) -> None:
@@ -252,7 +266,7 @@ def test_the_man_page_has_every_path(man_page: str) -> None:
     settings = Settings()
     paths = [getattr(settings, name) for name, kind in vars(Settings).items() if is_path(kind)]
     flat = [str(each) for some in paths for each in (some if isinstance(some, tuple) else [some])]
-    assert len(flat) == 10
+    assert len(flat) == 13
     section = man_page.split("\nFILES")[1].split("\nEXIT STATUS")[0]
     assert [each for each in flat if each not in section] == []
     assert KILL_SWITCH_FILE in section

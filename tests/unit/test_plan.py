@@ -4,10 +4,11 @@ import pytest
 from compose_apps_early_start.catalog import App
 from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.container import Container, State
-from compose_apps_early_start.plan import AppPlan, Step, make
+from compose_apps_early_start.plan import Action, AppPlan, Step, make
 from unit.given import IMAGE, NOW, app, container, selection, service
 
 BOOT = NOW - 600
+UP = Step(Action.UP)
 SHOP = app()
 OTHER_IMAGE = "hub.example.test/factory/db@sha256:" + "b" * 64
 TWO_IMAGES = app("shop", service(), service("db", OTHER_IMAGE))
@@ -25,12 +26,12 @@ def missing(message: str) -> Failure:
 @pytest.mark.parametrize(
     ("wanted", "engine", "expected"),
     [
-        pytest.param(SHOP, state(), AppPlan(SHOP, (Step.UP,)), id="not there yet: up"),
+        pytest.param(SHOP, state(), AppPlan(SHOP, (UP,)), id="not there yet: up"),
         pytest.param(SHOP, state(container()), AppPlan(SHOP, ()), id="runs as wanted: nothing"),
         pytest.param(
             SHOP,
             state(container(state="exited", finished_at=NOW)),
-            AppPlan(SHOP, (Step.UP,)),
+            AppPlan(SHOP, (UP,)),
             id="stopped: up",
         ),
         pytest.param(
@@ -42,10 +43,10 @@ def missing(message: str) -> Failure:
         pytest.param(
             SHOP,
             state(container(app("other"))),
-            AppPlan(SHOP, (Step.UP,)),
+            AppPlan(SHOP, (UP,)),
             id="containers of other apps do not matter",
         ),
-        pytest.param(SHOP, None, AppPlan(SHOP, (Step.UP,)), id="engine not asked: up"),
+        pytest.param(SHOP, None, AppPlan(SHOP, (UP,)), id="engine not asked: up"),
         # What cannot be started.
         pytest.param(
             SHOP,
@@ -118,17 +119,17 @@ def missing(message: str) -> Failure:
     ],
 )
 def test_one_app(wanted: App, engine: State | None, expected: AppPlan) -> None:
-    plan = make(selection(wanted), engine, BOOT)
+    plan = make(selection(wanted), engine, BOOT, {})
     assert plan.apps == (expected,)
     assert plan.engine_known is (engine is not None)
 
 
 def test_each_app_is_planned_for_itself_and_in_order() -> None:
     wanted = selection(app("c"), app("a", failure=BROKEN), app("b"))
-    plan = make(wanted, state(container(app("b"))), BOOT)
+    plan = make(wanted, state(container(app("b"))), BOOT, {})
     assert plan.selection is wanted
     assert [(each.app.name, each.steps) for each in plan.apps] == [
-        ("c", (Step.UP,)),
+        ("c", (UP,)),
         ("a", ()),
         ("b", ()),
     ]

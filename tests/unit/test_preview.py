@@ -23,7 +23,7 @@ NO_DB = app("no-db", service(), service("db", DB))
 def shown(
     *apps: App, state: State | None = None, registered_by: Path | None = None, **more: Any
 ) -> Preview:
-    the_plan = plan.make(selection(*apps, **more), state, NOW - 600)
+    the_plan = plan.make(selection(*apps, **more), state, NOW - 600, {})
     unchecked = () if state else ("images and containers: dockerd did not answer",)
     return Preview(the_plan, SETTINGS, registered_by, unchecked)
 
@@ -52,6 +52,8 @@ def test_the_json_has_exactly_the_documented_keys() -> None:
                 "folder": "/var/sota/compose-apps/no-db",
                 "project": "no-db",
                 "services": ["web", "db"],
+                "source": "folder",
+                "version": None,
                 "images": [
                     {"reference": IMAGE, "present": True},
                     {"reference": DB, "present": False},
@@ -77,7 +79,7 @@ def test_the_json_says_what_could_not_be_checked() -> None:
     (only,) = found["apps"]
     assert only["reason"] == "all"
     assert only["images"] == [{"reference": IMAGE, "present": None}]
-    assert only["steps"] == ["docker compose up"]
+    assert only["steps"] == [{"action": "up"}]
     assert only["cause"] is only["message"] is only["hint"] is None
 
 

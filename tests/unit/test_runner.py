@@ -10,18 +10,21 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from compose_apps_early_start import runner
+from compose_apps_early_start import bundle, runner
+from compose_apps_early_start.bundle import SpaceError
 from compose_apps_early_start.catalog import App
-from compose_apps_early_start.cause import Cause, Failure
+from compose_apps_early_start.cause import NOT_TRIED, Cause, Failure
 from compose_apps_early_start.compose import Compose
 from compose_apps_early_start.container import Container
 from compose_apps_early_start.engine import Engine, Watch
 from compose_apps_early_start.errors import EngineError, InterruptedRun
-from compose_apps_early_start.plan import AppPlan, Plan, Step
+from compose_apps_early_start.plan import Action, AppPlan, Plan, Step
 from compose_apps_early_start.report import Event, Kind, Report
+from compose_apps_early_start.restorable import Restorable
 from compose_apps_early_start.runner import Runner
 from compose_apps_early_start.settings import Settings
-from unit.given import app, container, selection
+from compose_apps_early_start.store import Descriptor, Image, Store, StoreError, Version
+from unit.given import NO_STORE, app, container, selection
 
 LONG = 10.0
 """Seconds that no test waits through unless it fails."""
@@ -127,6 +130,7 @@ class Device:
 
     engine: FakeEngine = field(default_factory=FakeEngine)
     events: list[Event] = field(default_factory=list)
+    store: Store = NO_STORE
     settings: Settings = field(
         default_factory=lambda: Settings(
             app_seconds=LONG, run_seconds=LONG, engine_seconds=0.2, settle_seconds=0.0
@@ -139,10 +143,18 @@ class Device:
     def run(self, *wanted: App | AppPlan, ready: float | None = None) -> bool:
         """Run the apps; each that is no plan yet has to be brought up."""
         plans = tuple(
-            each if isinstance(each, AppPlan) else AppPlan(each, (Step.UP,)) for each in wanted
+            each if isinstance(each, AppPlan) else AppPlan(each, (Step(Action.UP),))
+            for each in wanted
         )
         ready = time.monotonic() if ready is None else ready
-        made = Runner(self.settings, self.engine, self.compose, Report([self.events.append]), ready)
+        made = Runner(
+            self.settings,
+            self.engine,
+            self.compose,
+            self.store,
+            Report([self.events.append]),
+            ready,
+        )
         complete = made.run(Plan(selection(*(each.app for each in plans)), plans, True))
         assert self.engine.watching.closed.is_set()  # else its thread would stay
         return complete
@@ -234,6 +246,156 @@ def test_an_app_that_the_plan_gave_up_is_told_and_not_touched(device: Device) ->
     assert device.compose.calls == ["up other"]
     assert device.told("shop") == [Kind.FAILED]
     assert device.ends() == {"shop": "image-missing", "other": None}
+
+
+# What has to be put back first
+
+
+class Putting:
+    """Stands for the loader, which waits until a test says that it may end."""
+
+    def __init__(self) -> None:
+        self.may_end = threading.Event()
+        self.failure: Failure | None = None
+        self.loads: list[str] = []
+
+    def load(self, image: Image, app: str, _version: Version, deadline: float) -> Failure | None:
+        self.loads.append(app)
+        assert self.may_end.wait(deadline - time.monotonic())
+        return self.failure
+
+    def cancel(self) -> None:
+        self.failure = NOT_TRIED
+        self.may_end.set()
+
+
+@pytest.fixture
+def putting(monkeypatch: pytest.MonkeyPatch) -> Putting:
+    made = Putting()
+    monkeypatch.setattr(runner, "Loader", lambda *_: made)
+    return made
+
+
+BLOB = Descriptor("c" * 64, 1, "")
+LOAD = Step(Action.LOAD, Image("hub.example.test/web@sha256:" + "c" * 64, (BLOB,), BLOB, ()))
+RESTORE = Step(Action.RESTORE)
+
+
+def stored(name: str, *steps: Step) -> AppPlan:
+    """An app of which something has to be put back, according to `steps`."""
+    damaged = ("docker-compose.yml",) if RESTORE in steps else ()
+    restorable = Restorable(Version(name, "uri", Path("/store") / name), {}, damaged)
+    return AppPlan(app(name, restorable=restorable), (*steps, Step(Action.UP)))
+
+
+def test_an_app_that_waits_for_its_image_takes_no_place_from_others(
+    device: Device, putting: Putting
+) -> None:
+    device.settings = Settings(parallel=1, settle_seconds=0.0, run_seconds=LONG)
+    device.compose.endings["last"] = [lambda _: putting.may_end.set()]
+    device.run(stored("a", LOAD), stored("b", LOAD), app("first"), app("last"))
+    assert device.compose.calls[:2] == ["up first", "up last"]
+    assert sorted(device.compose.calls[2:]) == ["up a", "up b"]
+    assert max(len(each) for each in device.compose.together) == 1
+    assert device.ends() == dict.fromkeys(("a", "b", "first", "last"))
+
+
+def test_the_first_load_waits_until_the_apps_are_up_that_need_none(
+    device: Device, putting: Putting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    putting.may_end.set()
+    monkeypatch.setattr(bundle, "restore", lambda *_: time.sleep(0.02))
+    device.settings = Settings(parallel=1, settle_seconds=0.0, run_seconds=LONG)
+    begun: list[list[str]] = []
+    for name in ("b", "c"):
+        device.compose.endings[name] = [lambda _: begun.append(list(putting.loads))]
+    device.run(stored("a", LOAD), app("b"), stored("c", RESTORE))
+    assert begun == [[], []]
+    assert putting.loads == ["a"]
+
+
+def test_a_load_does_not_wait_for_ever_for_an_app_that_hangs(
+    device: Device, putting: Putting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "LOADING_PATIENCE", 0.05)
+    device.settings = Settings(app_seconds=0.5, settle_seconds=0.0)
+    putting.may_end.set()
+    device.compose.endings["hangs"] = [device.compose.hang]
+    device.run(stored("shop", LOAD), app("hangs"))
+    assert device.ends() == {"shop": None, "hangs": "timeout"}
+    assert device.compose.log.index("end shop") < device.compose.log.index("end hangs")
+
+
+def test_an_app_whose_image_cannot_be_loaded_is_told_and_not_brought_up(
+    device: Device, putting: Putting
+) -> None:
+    putting.failure = fail(Cause.IMAGE_NOT_LOADED)
+    putting.may_end.set()
+    device.run(stored("shop", LOAD, LOAD), app("other"))
+    assert device.compose.calls == ["up other"]
+    assert putting.loads == ["shop"]
+    assert device.ends() == {"shop": "image-not-loaded", "other": None}
+
+
+def test_the_time_that_a_load_takes_is_not_the_apps_own(device: Device, putting: Putting) -> None:
+    device.settings = Settings(app_seconds=0.2, run_seconds=LONG, settle_seconds=0.0)
+    threading.Timer(0.4, putting.may_end.set).start()
+    device.run(stored("shop", LOAD))
+    assert device.ends() == {"shop": None}
+
+
+def test_an_interrupted_run_ends_a_load(
+    device: Device, putting: Putting, interrupt: Callable[[], None]
+) -> None:
+    device.compose.endings["other"] = [lambda _: interrupt()]
+    assert device.run(stored("shop", LOAD), app("other")) is False
+    assert device.ends()["shop"] == "interrupted"
+    assert "up shop" not in device.compose.calls
+
+
+def test_an_app_is_not_put_back_again_when_it_is_tried_again(
+    device: Device, putting: Putting
+) -> None:
+    putting.may_end.set()
+    device.compose.endings["shop"] = [fail(Cause.PORT_TAKEN), None]
+    device.run(stored("shop", LOAD))
+    assert putting.loads == ["shop"]
+    assert device.compose.calls == ["up shop", "up shop"]
+
+
+def test_containers_over_a_folder_that_was_put_back_are_created_anew(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restored: list[str] = []
+    monkeypatch.setattr(
+        bundle, "restore", lambda _store, _version, _hashes, to, _: restored.append(to.name)
+    )
+    device.run(stored("shop", RESTORE))
+    assert restored == ["shop"]
+    assert device.compose.calls == ["recreate shop"]
+    assert device.told("shop") == [Kind.RESTORED, Kind.STARTING, Kind.UP, Kind.RUNNING]
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "words"),
+    [
+        (StoreError("blob x is damaged"), Cause.STORE_DAMAGED, "blob x is damaged"),
+        (SpaceError("9 bytes, 1 are free"), Cause.NO_SPACE, "9 bytes, 1 are free"),
+        (OSError(30, "Read-only file system", "/x"), Cause.FOLDER_NOT_RESTORED,
+         "/x: Read-only file system"),
+    ],
+)  # fmt: skip
+def test_a_folder_that_cannot_be_put_back_fails_its_app_alone(
+    device: Device, monkeypatch: pytest.MonkeyPatch, error: Exception, cause: Cause, words: str
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(bundle, "restore", fails)
+    device.run(stored("shop", RESTORE), app("other"))
+    assert device.compose.calls == ["up other"]
+    assert device.ends() == {"shop": cause.label, "other": None}
+    assert device.message("shop") == words
 
 
 # Repairs

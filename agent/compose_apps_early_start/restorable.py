@@ -1,0 +1,80 @@
+"""What the restorable store holds for the wanted apps: which version, what is to be put back."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import bundle
+from .cause import Cause, Failure
+from .store import Image, Store, StoreError, Version
+
+
+@dataclass(frozen=True)
+class Restorable:
+    """An app that can be put back. `damaged` are the files of its folder that have to be."""
+
+    version: Version
+    hashes: Mapping[str, str]
+    damaged: tuple[str, ...]
+
+
+def installed_uris(file: Path) -> Mapping[str, str]:
+    """Return the uri of each app that belongs to this image; none if `file` does not tell.
+
+    Source: `/var/sota/import/installed_versions`, written by the image build for aktualizr.
+    """
+    try:
+        targets = json.loads(file.read_bytes())
+        return {
+            app: details["uri"]
+            for target in targets.values()
+            if target.get("is_current")
+            for app, details in target["custom"]["docker_compose_apps"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def find(
+    store: Store, versions: tuple[Version, ...], installed: str | None, folder: Path
+) -> Restorable | Failure | None:
+    """Pick the version of the app for `folder`, and compare the two.
+
+    That is the version `installed` (a uri), else the only one, else the one that the folder is an
+    intact copy of. None if the store does not have the app in that version.
+    """
+    if installed is not None:
+        versions = tuple(each for each in versions if each.uri == installed)
+    if not versions:
+        return None
+    try:
+        found = [_compare(store, version, folder) for version in versions]
+    except StoreError as error:
+        return Failure(Cause.STORE_DAMAGED, str(error))
+    intact = [each for each in found if not each.damaged]
+    if len(found) > 1 and not intact:
+        uris = ", ".join(version.uri for version in versions)
+        return Failure(Cause.VERSION_UNCLEAR, f"the store has {len(found)} versions: {uris}")
+    return (intact or found)[0]
+
+
+def _compare(store: Store, version: Version, folder: Path) -> Restorable:
+    hashes = bundle.index(store, version, store.manifest(version))
+    return Restorable(version, hashes, bundle.differences(folder, hashes))
+
+
+def images(
+    store: Store, wanted: Iterable[tuple[Version, Iterable[str]]], architecture: str
+) -> Mapping[str, Image | StoreError]:
+    """Find images of versions in the store, or what is wrong with them there, by reference."""
+    found: dict[str, Image | StoreError] = {}
+    for version, references in wanted:
+        for reference in references:
+            if isinstance(found.get(reference), Image):
+                continue
+            try:
+                found[reference] = store.image(reference, version, architecture)
+            except StoreError as error:
+                found[reference] = error
+    return found

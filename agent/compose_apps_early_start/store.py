@@ -1,0 +1,291 @@
+"""The restorable store: bundles and images of apps, from which both can be put back offline.
+
+Two programs write it, skopeo at image build and composectl on the device; they differ only in
+copies beside the blobs. A blob is trusted when its sha256 is its name, and only blobs that are
+about to be used are read. Source of the layout: composectl 96 (foundriesio/composeapp).
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CHUNK_BYTES = 1 << 20
+MOST_DOCUMENT_BYTES = 4 << 20
+"""Of a manifest, an index or a config; the registries' own limit."""
+
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+class StoreError(Exception):
+    """Something in the store is missing or damaged; the text names it."""
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """What a document says of a blob: its sha256 in hex, its size in bytes, its media type."""
+
+    sha256: str
+    size: int
+    media_type: str
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of an app in the store; `folder` holds its `uri` and copies of small blobs."""
+
+    app: str
+    uri: str
+    folder: Path
+
+    @property
+    def sha256(self) -> str:
+        """The digest of the app's manifest."""
+        return self.folder.name
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an app's manifest names: its bundle, and the sha256 of the bundle's index.
+
+    An old app has no index.
+    """
+
+    bundle: Descriptor
+    index: str | None
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image of the store, for one platform.
+
+    `documents` are the root, and the manifest if the root is an index: what is small and has to
+    be sent byte by byte. `blobs` are the config and the layers.
+    """
+
+    reference: str
+    documents: tuple[Descriptor, ...]
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+
+    @property
+    def root(self) -> Descriptor:
+        """What the reference names: an image index, or a manifest."""
+        return self.documents[0]
+
+    @property
+    def manifest(self) -> Descriptor:
+        """The manifest of the platform."""
+        return self.documents[-1]
+
+    @property
+    def blobs(self) -> tuple[Descriptor, ...]:
+        """All blobs, once each."""
+        return tuple(dict.fromkeys((*self.documents, self.config, *self.layers)))
+
+    @property
+    def size(self) -> int:
+        """The bytes of all blobs."""
+        return sum(blob.size for blob in self.blobs)
+
+
+class Store:
+    """A store on disk. Reads only; a missing folder is an empty store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def blobs(self) -> Path:
+        """The folder of the blobs, each named by its sha256."""
+        return self.folder / "blobs/sha256"
+
+    def versions(self) -> Mapping[str, tuple[Version, ...]]:
+        """Return every app's versions. A `uri` file makes an app: composectl makes empty folders.
+
+        Raises OSError if the store is there but cannot be listed.
+        """
+        found: dict[str, list[Version]] = {}
+        for uri in sorted(self.folder.glob("apps/*/*/uri")):
+            if _HEX.fullmatch(uri.parent.name) and uri.is_file():
+                version = Version(uri.parent.parent.name, _text(uri), uri.parent)
+                found.setdefault(version.app, []).append(version)
+        return {app: tuple(versions) for app, versions in found.items()}
+
+    def manifest(self, version: Version) -> Manifest:
+        """Read the app's manifest; raises `StoreError`."""
+        what = f"the manifest of app {version.app!r}"
+        document = self._document(version.sha256, version, what)
+        layers = _mappings(document.get("layers"))
+        if _mapping(document.get("annotations")).get("compose-app") != "v1" or not layers:
+            raise StoreError(f"{what} (sha256 {version.sha256}) is not that of a compose app")
+        annotations = _mapping(layers[0].get("annotations"))
+        index = annotations.get("org.foundries.app.bundle.index.digest")
+        return Manifest(_descriptor(layers[0], what), _sha256(index, what) if index else None)
+
+    def index(self, version: Version, sha256: str) -> Mapping[str, str]:
+        """Read a bundle index: the sha256 in hex of every file of the app; raises `StoreError`."""
+        what = f"the bundle index of app {version.app!r}"
+        document = self._document(sha256, version, what)
+        return {str(name): _sha256(digest, what) for name, digest in document.items()}
+
+    def image(self, reference: str, version: Version, architecture: str | None) -> Image:
+        """Find the image that a compose file pins; raises `StoreError`.
+
+        Of an image index any platform may be present; among several the one for `architecture`
+        (as docker names it) is taken.
+        """
+        what = f"image {reference}"
+        root = _sha256(reference.rpartition("@")[2], what)
+        document = self._document(root, version, what)
+        size = self.verified(root, version, what).stat().st_size
+        documents = [Descriptor(root, size, _media_type(document))]
+        if "manifests" in document:
+            child = self._platform(document, architecture, what)
+            documents.append(child)
+            document = self._document(child.sha256, version, what)
+        config = _descriptor(_mapping(document.get("config")), what)
+        layers = tuple(_descriptor(layer, what) for layer in _mappings(document.get("layers")))
+        image = Image(reference, tuple(documents), config, layers)
+        for blob in (config, *layers):
+            self._check_size(blob, what)
+        return image
+
+    def _platform(
+        self, index: Mapping[str, Any], architecture: str | None, what: str
+    ) -> Descriptor:
+        present = [
+            each
+            for each in _mappings(index["manifests"])
+            if (self.blobs / _sha256(each.get("digest"), what)).is_file()
+            and _mapping(each.get("platform")).get("os") != "unknown"  # an attestation
+        ]
+        if not present:
+            raise StoreError(f"{what}: none of the platforms of its index is in the store")
+        fitting = [
+            each
+            for each in present
+            if _mapping(each.get("platform")).get("architecture") == architecture
+        ]
+        return _descriptor((fitting or present)[0], what)
+
+    def verified(self, sha256: str, version: Version, what: str) -> Path:
+        """Return a sound file of a blob: in the store, else a copy beside the `uri`.
+
+        Reads it to its end. Raises `StoreError`; `what` says what the blob is for.
+        """
+        own = self.blobs / sha256
+        copies = (
+            version.folder / "manifest.json",
+            version.folder / f"{sha256}.tgz",
+            *version.folder.glob("images/**/index.json"),
+        )
+        with _naming(sha256, what):
+            for file in (own, *copies):
+                if file.is_file() and _sha256_of(file) == sha256:
+                    return file
+        state = "damaged" if own.exists() else "missing"
+        raise StoreError(f"{what}: blob {sha256} is {state} in {self.blobs}")
+
+    def chunks(self, blob: Descriptor, what: str) -> Iterator[bytes]:
+        """Read a blob in pieces, and raise `StoreError` at its end if it is not what it should be.
+
+        Reading and verifying are one pass; whoever passes the pieces on must be able to take them
+        back.
+        """
+        digest = hashlib.sha256()
+        size = 0
+        with _naming(blob.sha256, what), (self.blobs / blob.sha256).open("rb") as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
+                yield chunk
+        if size != blob.size or digest.hexdigest() != blob.sha256:
+            raise StoreError(f"{what}: blob {blob.sha256} is damaged in {self.blobs}")
+
+    def unpacked_size(self, blob: Descriptor, what: str) -> int:
+        """Estimate the bytes that a layer takes when it is unpacked; raises `StoreError`.
+
+        gzip writes the size modulo 4 GiB at its end; where that cannot be, three times the size.
+        What does not compress becomes hardly larger when it is packed.
+        """
+        with _naming(blob.sha256, what), (self.blobs / blob.sha256).open("rb") as stream:
+            packed = stream.read(2) == b"\x1f\x8b"
+            stream.seek(max(0, blob.size - 4))
+            told = int.from_bytes(stream.read(4), "little")
+        least = blob.size - blob.size // 100 - 1024
+        return told if packed and told >= least else 3 * blob.size
+
+    def _document(self, sha256: str, version: Version, what: str) -> Any:
+        file = self.verified(sha256, version, what)
+        if file.stat().st_size > MOST_DOCUMENT_BYTES:
+            raise StoreError(f"{what}: blob {sha256} is too large to be a document")
+        try:
+            document = json.loads(file.read_bytes())
+        except ValueError as error:
+            raise StoreError(f"{what}: blob {sha256} is no JSON") from error
+        if not isinstance(document, dict):
+            raise StoreError(f"{what}: blob {sha256} is no JSON object")
+        return document
+
+    def _check_size(self, blob: Descriptor, what: str) -> None:
+        with _naming(blob.sha256, what):
+            found = (self.blobs / blob.sha256).stat().st_size
+        if found != blob.size:
+            raise StoreError(f"{what}: blob {blob.sha256} has {found} bytes, not {blob.size}")
+
+
+@contextlib.contextmanager
+def _naming(sha256: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StoreError(f"{what}: blob {sha256} is missing") from error
+    except OSError as error:
+        raise StoreError(f"{what}: blob {sha256} cannot be read: {error.strerror}") from error
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(errors="replace").strip()
+    except OSError:  # the version is there all the same; nothing will ask for it by an empty uri
+        return ""
+
+
+def _mapping(found: object) -> Mapping[str, Any]:
+    return found if isinstance(found, dict) else {}
+
+
+def _mappings(found: object) -> list[Mapping[str, Any]]:
+    return [_mapping(each) for each in found] if isinstance(found, list) else []
+
+
+def _sha256_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sha256(digest: object, what: str) -> str:
+    """Return the hex digits of `sha256:<hex>`; raises `StoreError` for anything else."""
+    prefix, _, digits = str(digest).partition(":")
+    if prefix != "sha256" or not _HEX.fullmatch(digits):
+        raise StoreError(f"{what}: {digest!r} is no sha256 digest")
+    return digits
+
+
+def _descriptor(found: Mapping[str, Any], what: str) -> Descriptor:
+    if not isinstance(found.get("size"), int):
+        raise StoreError(f"{what}: a descriptor without a size")
+    return Descriptor(
+        _sha256(found.get("digest"), what), found["size"], str(found.get("mediaType", ""))
+    )
+
+
+def _media_type(document: Mapping[str, Any]) -> str:
+    """Return a root's media type: OCI documents need not name their own."""
+    kind = "index" if "manifests" in document else "manifest"
+    return str(document.get("mediaType") or f"application/vnd.oci.image.{kind}.v1+json")
