@@ -1,0 +1,63 @@
+"""The block map of an image: which of its blocks have to be written, in bmaptool's format 2.0."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+BLOCK = 4096
+
+_XML = """\
+<?xml version="1.0" ?>
+<bmap version="2.0">
+    <ImageSize> {size} </ImageSize>
+    <BlockSize> {block} </BlockSize>
+    <BlocksCount> {blocks} </BlocksCount>
+    <MappedBlocksCount> {mapped} </MappedBlocksCount>
+    <ChecksumType> sha256 </ChecksumType>
+    <BmapFileChecksum> {checksum} </BmapFileChecksum>
+    <BlockMap>
+{ranges}
+    </BlockMap>
+</bmap>
+"""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Blocks that are to be written, both ends included."""
+
+    first: int
+    last: int
+
+
+def ranges(extents: Iterable[tuple[int, int]], size: int) -> list[Range]:
+    """Return the blocks that extents (begin, end) in bytes touch, sorted and joined."""
+    found: list[Range] = []
+    for begin, end in sorted(extents):
+        first, last = begin // BLOCK, (min(end, size) - 1) // BLOCK
+        if begin >= min(end, size):
+            continue
+        if found and first <= found[-1].last + 1:
+            found[-1] = Range(found[-1].first, max(last, found[-1].last))
+        else:
+            found.append(Range(first, last))
+    return found
+
+
+def document(size: int, checksums: dict[Range, str]) -> bytes:
+    """Return the map of an image of `size` bytes, with the sha256 in hex of each range."""
+    lines = []
+    for each, checksum in checksums.items():
+        span = f"{each.first}-{each.last}" if each.first != each.last else str(each.first)
+        lines.append(f'        <Range chksum="{checksum}"> {span} </Range>')
+    fields = {
+        "size": size,
+        "block": BLOCK,
+        "blocks": -(-size // BLOCK),
+        "mapped": sum(each.last - each.first + 1 for each in checksums),
+        "ranges": "\n".join(lines),
+    }
+    # The checksum of the file as it is with zeros in the place of the checksum.
+    blank = _XML.format(checksum="0" * 64, **fields)
+    checksum = hashlib.sha256(blank.encode()).hexdigest()
+    return _XML.format(checksum=checksum, **fields).encode()

@@ -1,0 +1,65 @@
+"""The command line: a subcommand per module of `COMMANDS`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from . import __version__, image, lint, matrix, resolve, verify
+from .errors import PreloadError
+
+COMMANDS = (resolve, matrix, lint, image, verify)
+"""Each has `add_command`, see `command`."""
+
+_DESCRIPTION = (
+    "Which Compose apps a FoundriesFactory Target is preloaded with, and images that are."
+)
+
+_EPILOG = """\
+examples:
+  compose-apps-preload resolve factory-config.yml --build lmp --ref refs/heads/devel --explain
+  compose-apps-preload matrix factory-config.yml --containers-git ../containers
+  compose-apps-preload lint factory-config.yml --containers-git ../containers --format github
+  compose-apps-preload image lmp.wic.gz --app shop/ --arch arm64 -o lmp-shop.wic.gz
+  compose-apps-preload verify lmp-shop.wic.gz
+
+exit status: 0 done; 1 it could not be done, or lint or verify found
+errors; 2 wrong usage"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    options = _parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+        print(end="", flush=True)
+    except PreloadError as error:
+        print(f"compose-apps-preload: {error}. Next: {error.hint}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        # Python would complain once more when it flushes stdout at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # the reader has seen enough
+            return 141
+        print(f"compose-apps-preload: {error}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="compose-apps-preload",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for module in COMMANDS:
+        module.add_command(commands)
+    return parser

@@ -1,0 +1,23 @@
+"""What a command module is: it has `add_command(commands)`, which adds its parser and sets `run`.
+
+`run` takes the parsed options and returns the exit status; it may raise `PreloadError`.
+"""
+
+import argparse
+from pathlib import Path
+from typing import TypeAlias
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_file(parser: argparse.ArgumentParser) -> None:
+    """Add the positional argument `file`, a factory-config.yml."""
+    parser.add_argument("file", type=Path, metavar="factory-config.yml")
+
+
+def app_list(text: str) -> tuple[str, ...]:
+    """Parse the value of an option that names apps: separated by commas, at least one."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise argparse.ArgumentTypeError("names no app; write a,b,c")
+    return names

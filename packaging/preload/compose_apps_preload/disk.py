@@ -1,0 +1,216 @@
+"""A disk image as a file: where the device's root file system lies in it, and making it larger."""
+
+import gzip
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from . import tool
+from .errors import PreloadError
+from .ext4 import Superblock
+from .progress import Step
+
+ROOT_LABEL = "otaroot"
+"""The label of the root file system on the Linux microPlatform."""
+
+BLOCK = 4096
+"""Holes in files come in this size."""
+
+_CHUNK = 1 << 20
+_ALIGNMENT = 1 << 20
+_EXTENDED = ("5", "f", "85")
+_ZEROS = bytes(_CHUNK)
+_ZERO_BLOCK = bytes(BLOCK)
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A part of the image `file`, in bytes. `number` is None if it is the whole file.
+
+    `room` is how large it could be: None means as large as the file is made.
+    """
+
+    file: Path
+    start: int
+    size: int
+    number: int | None = None
+    extended: int | None = None
+    room: int | None = None
+    label: str = ""
+
+
+def unpack(source: Path, target: Path, shown: Step) -> None:
+    """Copy an image, decompressed if its name ends in `.gz`, with holes for zeros.
+
+    `source` is only read. Raises `PreloadError`.
+    """
+    if source.suffix != ".gz":
+        # Knows of holes, and of file systems that share blocks.
+        tool.run(("cp", "--reflink=auto", "--sparse=auto", "--", str(source), str(target)))
+        target.chmod(0o644)
+        shown.advance(target.stat().st_size)
+        return
+    try:
+        with gzip.open(source) as packed, target.open("wb") as stream:
+            while chunk := packed.read(_CHUNK):
+                write_sparse(stream.fileno(), chunk)
+                shown.advance(len(chunk))
+            stream.truncate(os.lseek(stream.fileno(), 0, os.SEEK_CUR))
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise PreloadError(f"{source}: damaged: {error}", "download or build it again") from error
+
+
+def write_sparse(descriptor: int, data: bytes) -> None:
+    """Write `data` where the file stands, and skip what is zero: the file must be empty there."""
+    if data == _ZEROS[: len(data)]:
+        os.lseek(descriptor, len(data), os.SEEK_CUR)
+        return
+    view = memoryview(data)
+    begin = 0
+    while begin < len(data):
+        hole = data[begin : begin + BLOCK] == _ZERO_BLOCK
+        end = begin + BLOCK
+        while end < len(data) and (data[end : end + BLOCK] == _ZERO_BLOCK) == hole:
+            end += BLOCK
+        end = min(end, len(data))
+        if hole:
+            os.lseek(descriptor, end - begin, os.SEEK_CUR)
+        else:
+            _write(descriptor, view[begin:end])
+        begin = end
+
+
+def _write(descriptor: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def find_root(file: Path) -> Partition:
+    """Find the root file system: the one labelled `otaroot`, else the last ext4.
+
+    Raises `PreloadError` if there is none.
+    """
+    whole = Superblock.read(file, 0)
+    if whole is not None:
+        return Partition(file, 0, file.stat().st_size, label=whole.label)
+    found = [
+        replace(partition, label=superblock.label)
+        for partition in _partitions(file)
+        if (superblock := Superblock.read(file, partition.start)) is not None
+    ]
+    if not found:
+        raise PreloadError(
+            "the image has no ext4 file system",
+            "give an ext4 image, or a disk image (.wic) with an ext4 partition",
+        )
+    labelled = [partition for partition in found if partition.label == ROOT_LABEL]
+    if len(labelled) > 1:
+        raise PreloadError(
+            f"{len(labelled)} partitions are labelled {ROOT_LABEL!r}",
+            "only one can be the root file system: e2label names them",
+        )
+    return (labelled or found)[-1]
+
+
+def _partitions(file: Path) -> list[Partition]:
+    """Return all partitions, in the order in which they lie on the disk."""
+    done = tool.run(("sfdisk", "--json", str(file)), good=(0, 1))
+    if done.returncode:
+        return []
+    table: dict[str, Any] = json.loads(done.stdout)["partitiontable"]
+    sector = int(table.get("sectorsize", 512))
+    entries = sorted(table["partitions"], key=lambda entry: int(entry["start"]))
+    extended = next((entry for entry in entries if entry["type"] in _EXTENDED), None)
+    found = []
+    for entry in entries:
+        if entry is extended:
+            continue
+        number = _number(entry)
+        logical = extended is not None and number > 4
+        later = [int(other["start"]) for other in entries if other["start"] > entry["start"]]
+        start = int(entry["start"]) * sector
+        found.append(
+            Partition(
+                file,
+                start,
+                int(entry["size"]) * sector,
+                number,
+                _number(extended) if extended and logical else None,
+                min(later) * sector - start if later else None,
+            )
+        )
+    return found
+
+
+def _number(entry: dict[str, Any]) -> int:
+    match = re.search(r"\d+$", entry["node"])
+    assert match
+    return int(match[0])
+
+
+def enlarge(partition: Partition, size: int) -> Partition:
+    """Make the partition at least `size` bytes large, and the file too if need be.
+
+    Raises `PreloadError` if another partition is in the way.
+    """
+    size = -(-size // _ALIGNMENT) * _ALIGNMENT
+    if partition.number is None:
+        os.truncate(partition.file, size)
+        return replace(partition, size=size)
+    if partition.room is not None and size > partition.room:
+        raise PreloadError(
+            f"partition {partition.number} needs {size} bytes, but has room for {partition.room} "
+            "before the next one",
+            "build the image with the root file system last, or with more free space in it",
+        )
+    least = partition.start + size + _ALIGNMENT  # behind it lies the copy of a GPT
+    if least > partition.file.stat().st_size:
+        os.truncate(partition.file, least)
+    options = ("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--wipe=never")
+    if partition.extended is not None:
+        tool.run((*options, "-N", str(partition.extended), str(partition.file)), stdin=b", +\n")
+    argv = (*options, "-N", str(partition.number), str(partition.file))
+    tool.run(argv, stdin=f", {size // 512}\n".encode())
+    # Where the partition has grown to, a GPT may have had its copy: new blocks are zeros.
+    span = (f"--offset={partition.start + partition.size}", f"--length={size - partition.size}")
+    tool.run(("fallocate", "--punch-hole", *span, str(partition.file)))
+    return replace(partition, size=size)
+
+
+def copy_range(source: Path, target: Path, *, skip: int, seek: int, size: int) -> None:
+    """Copy `size` bytes from offset `skip` of one file to offset `seek` of another, holes left out.
+
+    What lies in the target where the source has a hole stays.
+    """
+    with source.open("rb") as reading, target.open("r+b" if target.exists() else "wb") as writing:
+        if target.stat().st_size < seek + size:
+            os.truncate(target, seek + size)
+        for begin, end in extents(reading.fileno(), skip, skip + size):
+            os.lseek(writing.fileno(), seek + begin - skip, os.SEEK_SET)
+            os.lseek(reading.fileno(), begin, os.SEEK_SET)
+            while begin < end:
+                copied = os.copy_file_range(
+                    reading.fileno(), writing.fileno(), min(end - begin, 1 << 30)
+                )
+                if not copied:
+                    raise OSError(f"{source} became shorter")
+                begin += copied
+
+
+def extents(descriptor: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Yield what is no hole in a file between two offsets, as (begin, end)."""
+    position = start
+    while position < stop:
+        try:
+            begin = os.lseek(descriptor, position, os.SEEK_DATA)
+        except OSError:  # ENXIO: a hole up to the end
+            return
+        if begin >= stop:
+            return
+        position = os.lseek(descriptor, begin, os.SEEK_HOLE)
+        yield begin, min(position, stop)

@@ -1,0 +1,136 @@
+"""The finished image: compressed if asked for, with its block map, in its place in one step."""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from . import bmap, disk
+from .disk import Partition
+from .errors import PreloadError
+from .ext4 import FileSystem
+from .progress import Step, step
+
+_CHUNK = 1 << 20
+_ZEROS = bytes(_CHUNK)
+
+
+def bmap_name(target: Path) -> Path:
+    """Return where the block map of an image lies: `x.wic.bmap` for `x.wic` and `x.wic.gz`."""
+    name = target.name.removesuffix(".gz")
+    return target.with_name(f"{name}.bmap")
+
+
+def publish(image: Path, partition: Partition, target: Path, work: Path, *, holes: bool) -> None:
+    """Move `image`, or what it compresses to, to `target`, and its block map beside it.
+
+    `partition` is the root file system in it: its free blocks need not be written. `holes`: nor
+    need holes elsewhere, for they were holes in the image that was given.
+    Raises `PreloadError`; there is nothing at `target` then that was not there before.
+    """
+    size = image.stat().st_size
+    ranges = bmap.ranges(_used(image, partition, holes=holes), size)
+    packed = work / "packed"
+    checksums = {}
+    with (
+        step("compressing" if target.suffix == ".gz" else "making the block map", size) as shown,
+        contextlib.ExitStack() as stack,
+        image.open("rb") as source,
+    ):
+        sink = None
+        if target.suffix == ".gz":
+            sink = stack.enter_context(_compressor(packed))
+        position = 0
+        for each in ranges:
+            _zeros(each.first * bmap.BLOCK - position, sink, shown)
+            position = min((each.last + 1) * bmap.BLOCK, size)
+            checksums[each] = _passed(source, each.first * bmap.BLOCK, position, sink, shown)
+        _zeros(size - position, sink, shown)
+    described = work / "bmap"
+    described.write_bytes(bmap.document(size, checksums))
+    finished = packed if target.suffix == ".gz" else image
+    for file in (described, finished):
+        _sync(file)
+    # The image comes last: with it, all is there.
+    described.replace(bmap_name(target))
+    finished.replace(target)
+    _sync(target.parent)
+
+
+def _used(image: Path, partition: Partition, *, holes: bool) -> Iterator[tuple[int, int]]:
+    """Yield what has to be written, as (begin, end) in bytes.
+
+    Holes of the file are no guide to the root file system: a block of zeros that is in use must
+    be written, or the device keeps what was there before.
+    """
+    size = image.stat().st_size
+    end = partition.start + partition.size
+    around = ((0, partition.start), (end, size))
+    with image.open("rb") as stream:
+        for begin, stop in around:
+            if holes:
+                yield from disk.extents(stream.fileno(), begin, stop)
+            else:
+                yield begin, stop
+    system = FileSystem(image, partition.start)
+    superblock = system.superblock
+    block, position = superblock.block_size, 0
+    for first, last in system.free_ranges():
+        yield partition.start + position * block, partition.start + first * block
+        position = last + 1
+    yield partition.start + position * block, partition.start + superblock.blocks * block
+
+
+@contextlib.contextmanager
+def _compressor(target: Path) -> Iterator[IO[bytes]]:
+    """Lend what takes bytes and writes them compressed, on all processors if pigz is there."""
+    program = shutil.which("pigz") or shutil.which("gzip")
+    if program is None:
+        raise PreloadError("neither pigz nor gzip is installed", "apt-get install pigz")
+    with (
+        target.open("wb") as packed,
+        subprocess.Popen([program, "-n", "-c"], stdin=subprocess.PIPE, stdout=packed) as process,
+    ):
+        assert process.stdin
+        try:
+            yield process.stdin
+            process.stdin.close()
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        raise PreloadError(
+            f"{program} failed (exit status {process.returncode})", "is there space?"
+        )
+
+
+def _passed(source: IO[bytes], begin: int, end: int, sink: IO[bytes] | None, shown: Step) -> str:
+    """Pass a range on, and return its sha256 in hex."""
+    digest = hashlib.sha256()
+    source.seek(begin)
+    while begin < end:
+        chunk = source.read(min(_CHUNK, end - begin))
+        digest.update(chunk)
+        if sink:
+            sink.write(chunk)
+        begin += len(chunk)
+        shown.advance(len(chunk))
+    return digest.hexdigest()
+
+
+def _zeros(size: int, sink: IO[bytes] | None, shown: Step) -> None:
+    shown.advance(size)
+    while sink and size > 0:
+        size -= sink.write(_ZEROS[: min(_CHUNK, size)])
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

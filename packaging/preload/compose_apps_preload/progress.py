@@ -1,0 +1,51 @@
+"""What a person sees of long steps: one line each, on standard error."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+
+_REDRAW_SECONDS = 0.1
+_BAR = 24
+
+
+class Step:
+    """One step at work. `total` is in bytes; None: nobody knows how much it will be."""
+
+    def __init__(self, name: str, total: int | None) -> None:
+        self._name = name
+        self._total = total
+        self._done = 0
+        self._drawn = 0.0
+        self._terminal = sys.stderr.isatty()
+
+    def advance(self, size: int) -> None:
+        """Count `size` more bytes as done."""
+        self._done += size
+        now = time.monotonic()
+        if self._terminal and self._total and now - self._drawn > _REDRAW_SECONDS:
+            self._drawn = now
+            share = min(1.0, self._done / self._total)
+            bar = ("#" * round(share * _BAR)).ljust(_BAR, ".")
+            sizes = f"{megabytes(self._done)} of {megabytes(self._total)}"
+            print(f"\r{self._name} [{bar}] {sizes}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def end(self, seconds: float) -> None:
+        """Replace the bar by what it took."""
+        size = f", {megabytes(self._done)}" if self._done else ""
+        start = "\r\x1b[K" if self._terminal else ""
+        print(f"{start}{self._name}{size}, {seconds:.1f} s", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def step(name: str, total: int | None = None) -> Iterator[Step]:
+    """Show a step while it lasts, and how long it took when it has succeeded."""
+    began = time.monotonic()
+    shown = Step(name, total)
+    yield shown
+    shown.end(time.monotonic() - began)
+
+
+def megabytes(size: int) -> str:
+    """Return a number of bytes as people read it."""
+    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"

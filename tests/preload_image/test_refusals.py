@@ -1,0 +1,229 @@
+"""What `image` refuses, and that it leaves nothing behind, whatever ends it."""
+
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from preload_image import device_image
+from preload_image.given import Preloaded, app, arguments, preload
+from preload_image.registry import HOST
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Iterator[Path]:
+    """An image; in the end it must be as it was, and nothing must lie beside it."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    made = device_image.ext4(tmp_path / "in.ext4").rename(folder / "in.ext4")
+    before = device_image.sha256(made)
+    yield made
+    assert [each.name for each in folder.iterdir()] == ["in.ext4"]
+    assert device_image.sha256(made) == before
+
+
+def refused(source: Path, *words: object, arch: str = "arm64") -> str:
+    """Run `image`, which must refuse; return the message, which must say what to do."""
+    common = ("--arch", arch, "--no-docker-store", "-o", source.with_name("out.ext4"))
+    ended = preload("image", source, *words, *common)
+    assert ended.status == 1, ended.stderr
+    assert ended.stdout == ""
+    (line,) = (each for each in ended.stderr.splitlines() if ". Next: " in each)
+    return line
+
+
+def test_an_app_whose_images_lack_the_architecture_is_refused(
+    source: Path, tmp_path: Path, images: Mapping[str, str], shop: Path
+) -> None:
+    folder = app(tmp_path / "old", f"services:\n  one:\n    image: {images['amd64-only']}\n")
+    said = refused(source, "--app", shop, "--app", folder)
+    assert f"{images['amd64-only']} is not for arm64: it has amd64" in said
+
+
+def test_an_architecture_that_no_image_has_is_refused(source: Path, shop: Path) -> None:
+    assert "is not for riscv64: it has amd64, arm64" in refused(
+        source, "--app", shop, arch="riscv64"
+    )
+
+
+@pytest.mark.parametrize(
+    ("service", "message"),
+    [
+        ("image: ${REGISTRY}/web", "'${REGISTRY}/web' depends on a variable"),
+        ("build: .", "service 'one' has no image of its own"),
+        (f"image: {HOST}/factory/nothing", f"image '{HOST}/factory/nothing'"),
+        (f"image: {HOST}/factory/web@sha512:12", "has a digest that is no sha256"),
+        ("extends: {file: other.yml, service: web}", "service 'one' has no image of its own"),
+    ],
+)
+def test_a_compose_file_that_cannot_be_pinned_is_refused(
+    source: Path, tmp_path: Path, registry: object, service: str, message: str
+) -> None:
+    folder = app(tmp_path / "odd", f"services:\n  one:\n    {service}\n")
+    said = refused(source, "--app", folder)
+    assert "app odd: its docker-compose.yml cannot be pinned" in said
+    assert message in said
+
+
+@pytest.mark.parametrize("name", ["nothing", "./nothing", "/nothing/at/all"])
+def test_an_app_that_is_not_there_is_refused(source: Path, name: str) -> None:
+    assert f"there is no app '{name}'" in refused(source, "--app", name)
+
+
+def test_an_app_that_the_registry_does_not_have_is_refused(source: Path, registry: object) -> None:
+    said = refused(source, "--app", f"{HOST}/factory/gone@sha256:{'0' * 64}")
+    assert "manifest unknown" in said
+
+
+def test_an_image_in_the_place_of_an_app_is_refused(
+    source: Path, images: Mapping[str, str]
+) -> None:
+    assert "is not a compose app" in refused(source, "--app", images["arm64-only"])
+
+
+def test_a_shortlist_with_an_unknown_app_is_refused(source: Path, shop: Path) -> None:
+    said = refused(source, "--app", shop, "--default-apps", "shop,shpo")
+    assert "unknown app 'shpo'" in said
+
+
+@pytest.mark.parametrize(
+    ("enabled", "message"), [("true", "unknown app 'shpo'"), ("false", "is not preloaded")]
+)
+def test_a_factorys_configuration_that_names_no_such_apps_is_refused(
+    source: Path, tmp_path: Path, shop: Path, enabled: str, message: str
+) -> None:
+    config = tmp_path / "factory-config.yml"
+    config.write_text(
+        f"containers:\n  preloaded_images:\n    enabled: {enabled}\n    shortlist: shop,shpo\n"
+    )
+    words = ("--factory-config", config, "--ref", "refs/heads/main", "--build", "containers")
+    assert message in refused(source, "--app", shop, *words)
+
+
+def test_an_app_that_is_given_twice_is_refused(source: Path, shop: Path) -> None:
+    assert "app 'shop' is given twice" in refused(source, "--app", shop, "--app", shop)
+
+
+def test_too_little_disk_is_refused(source: Path, tmp_path: Path, shop: Path) -> None:
+    words = ("--app", shop, "--arch", "arm64", "--no-docker-store")
+    full = tmp_path / "full"
+    full.mkdir()
+    mounted = (
+        f'mount -t tmpfs -o size=1M tmpfs {full} && "$@"; status=$?; ls -A {full}; exit $status'
+    )
+    ended = preload(
+        *("image", source, *words, "-o", full / "out.ext4"),
+        prefix=("unshare", "--mount", "sh", "-c", mounted, "sh"),
+    )
+    assert ended.status == 1
+    assert ended.stdout == ""
+    assert f"{full} has too little space" in ended.stderr
+
+
+def test_an_image_that_is_preloaded_already_is_refused(
+    tmp_path: Path, preloaded: Preloaded, telemetry: Path
+) -> None:
+    words = ("--app", telemetry, "--arch", "arm64", "--no-docker-store")
+    ended = preload("image", preloaded.made, *words, "-o", tmp_path / "again.wic")
+    assert ended.status == 1
+    assert "preloaded already" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_partition_that_would_have_to_grow_into_another_is_refused(
+    tmp_path: Path, telemetry: Path
+) -> None:
+    source = device_image.two_roots(tmp_path / "in.wic", ("otaroot", "data"), mib=48)
+    before = device_image.sha256(source)
+    words = ("--app", telemetry, "--arch", "arm64", "--no-docker-store")
+    ended = preload("image", source, *words, "-o", tmp_path / "out.wic")
+    assert ended.status == 1
+    assert "but has room for" in ended.stderr
+    assert not (tmp_path / "out.wic").exists()
+    assert device_image.sha256(source) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no ext4"),
+        (b"no image" * 4096, "no ext4"),
+    ],
+)
+def test_what_is_no_image_is_refused(
+    tmp_path: Path, telemetry: Path, content: bytes, message: str
+) -> None:
+    (tmp_path / "in.wic").write_bytes(content)
+    words = ("--app", telemetry, "--arch", "arm64", "--no-docker-store")
+    ended = preload("image", tmp_path / "in.wic", *words, "-o", tmp_path / "out.wic")
+    assert ended.status == 1
+    assert message in ended.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["in.wic"]
+
+
+def test_a_truncated_gz_is_refused(tmp_path: Path, preloaded: Preloaded, telemetry: Path) -> None:
+    (tmp_path / "in.wic.gz").write_bytes(preloaded.made.read_bytes()[:-1000])
+    words = ("--app", telemetry, "--arch", "arm64", "--no-docker-store")
+    ended = preload("image", tmp_path / "in.wic.gz", *words, "-o", tmp_path / "out.wic")
+    assert ended.status == 1
+    assert "in.wic.gz: damaged" in ended.stderr
+    assert [each.name for each in tmp_path.iterdir()] == ["in.wic.gz"]
+
+
+def test_the_input_as_output_is_refused(tmp_path: Path, telemetry: Path) -> None:
+    source = device_image.ext4(tmp_path / "in.ext4")
+    before = device_image.sha256(source)
+    words = ("--app", telemetry, "--arch", "arm64", "--no-docker-store")
+    assert preload("image", source, *words, "-o", source).status == 1
+    assert device_image.sha256(source) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--app-type", "compose", "--no-docker-store"),
+        ("--factory-config", "factory-config.yml"),
+    ],
+)
+def test_options_that_contradict_each_other_are_wrong_usage(
+    source: Path, shop: Path, words: tuple[str, ...]
+) -> None:
+    out = source.with_name("out.ext4")
+    ended = preload("image", source, "--app", shop, "--arch", "arm64", *words, "-o", out)
+    assert ended.status == 2
+
+
+# What the program has said when it is interrupted: before it fetches, while it writes.
+MOMENTS = ("reading apps", "fetching images", "enlarging")
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_leaves_nothing_behind(
+    source: Path, shop: Path, number: signal.Signals, moment: str
+) -> None:
+    status = interrupted(source, shop, number, moment)
+    assert status == 130
+
+
+def test_a_killed_run_leaves_no_output(tmp_path: Path, shop: Path) -> None:
+    source = device_image.ext4(tmp_path / "in.ext4")
+    assert interrupted(source, shop, signal.SIGKILL, MOMENTS[-1]) == -signal.SIGKILL
+    visible = [each.name for each in tmp_path.iterdir() if not each.name.startswith(".")]
+    assert sorted(visible) == ["in.ext4", "in.ext4.tree"]
+
+
+def interrupted(source: Path, shop: Path, number: signal.Signals, moment: str) -> int:
+    """Send a signal to `image` when it has said `moment`; return its exit status."""
+    common = ("--arch", "arm64", "--no-docker-store", "-o", source.with_name("out.ext4.gz"))
+    argv, environment = arguments("image", source, "--app", shop, *common)
+    with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        for line in process.stderr:
+            if line.startswith(moment):
+                process.send_signal(number)
+                break
+        rest = process.stderr.read()
+    assert "Traceback" not in rest
+    return process.returncode
