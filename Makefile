@@ -3,9 +3,10 @@
 PYTHON := python3
 VENV := .cache/venv
 INSTALL := packaging/device/install-host-packages
+RECIPE := bitbake/meta-subscriber-overrides/recipes-support/compose-apps-early-start
 
-.PHONY: help demo shell boot test test-unit test-powercut test-suites bench bench-boot deb clean \
-	device-packages boot-packages test-packages
+.PHONY: help demo shell boot test test-unit test-boot test-powercut test-suites bench bench-boot deb layer \
+	clean device-packages boot-packages test-packages
 # Nothing here is worth running side by side, and only one may use apt at a time.
 .NOTPARALLEL:
 
@@ -24,11 +25,14 @@ boot: device-packages boot-packages ## the first boot of a whole machine (DEFAUL
 		$(if $(filter undefined,$(origin DEFAULT_APPS)),,--default-apps "$(DEFAULT_APPS)") \
 		$(if $(REGISTERED),--registered) $(if $(SUITE),--suite "$(SUITE)")
 
-test: device-packages boot-packages $(VENV)/made ## all tests
+test: device-packages $(VENV)/made ## all tests but whole boots
 	$(VENV)/bin/python -m pytest
 
 test-unit: $(VENV)/made ## the quick tests, ruff and mypy among them
-	$(VENV)/bin/python -m pytest tests/unit
+	$(VENV)/bin/python -m pytest tests/unit tests/preload
+
+test-boot: device-packages boot-packages $(VENV)/made ## whole boots of an emulated machine
+	$(VENV)/bin/python -m pytest tests/boot
 
 test-powercut: device-packages boot-packages $(VENV)/made ## many power cuts at the first boot (N=100)
 	POWER_CUTS=$(or $(N),20) $(VENV)/bin/python -m pytest tests/boot/test_power_cut.py
@@ -38,14 +42,23 @@ test-suites: device-packages boot-packages $(VENV)/made ## a boot of each Debian
 
 bench: device-packages $(VENV)/made ## the benchmarks
 	PYTHONPATH=$(CURDIR)/packaging/device $(VENV)/bin/python tests/bench/bench.py
+	PYTHONPATH=$(CURDIR)/packaging/device:$(CURDIR)/agent:$(CURDIR)/tests \
+		$(VENV)/bin/python tests/bench/bench_restore.py
+	PYTHONPATH=agent:packaging/device:packaging/preload:tests \
+		$(VENV)/bin/python tests/bench/bench_preload.py
 
 bench-boot: device-packages boot-packages $(VENV)/made ## the benchmark of whole boots
 	PYTHONPATH=$(CURDIR)/packaging/device $(VENV)/bin/python tests/bench/bench_boot.py
 
-deb: ## the agent's Debian package
+deb: ## the agent's Debian packages
 	@packaging/debian/build build
+	@packaging/debian/build build offline-docker
+
+layer: $(VENV)/made ## completes the Yocto layer: puts the source archive beside the recipe
+	@$(VENV)/bin/python bitbake/sdist.py $(RECIPE)/compose-apps-early-start
 
 clean: ## removes what the above left in this folder (the device's cache is in ~/.cache)
+	rm -rf $(RECIPE)/compose-apps-early-start
 	rm -rf build .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -56,12 +69,17 @@ boot-packages:
 	@$(INSTALL) qemu-system-x86 qemu-utils e2fsprogs kmod
 
 # systemd-python comes as source only, hence all up to pkg-config.
-# systemd and mandoc check the unit and the man page.
+# systemd and mandoc check the units and the man page, busybox the shell script that ships; git
+# holds the branches of containers.git. From skopeo on: what makes a preloaded image, and bmaptool,
+# which writes it to a disk.
 test-packages:
-	@$(INSTALL) python3 python3-venv python3-dev gcc libsystemd-dev pkg-config systemd mandoc
+	@$(INSTALL) python3 python3-venv python3-dev gcc libsystemd-dev pkg-config systemd mandoc \
+		busybox git skopeo e2fsprogs fdisk pigz bmap-tools
 
-# The dependencies only: the tests find the agent in the tree.
-$(VENV)/made: pyproject.toml | test-packages
+# The dependencies only: the tests find the agent in the tree. The libraries of both LmP releases
+# lie beside them, each release's in a folder of its name, for the tests of the layer.
+RELEASES := $(wildcard tests/layer/*.libraries)
+$(VENV)/made: pyproject.toml $(RELEASES) | test-packages
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 		"%s is Python %d.%d, this needs 3.11 or later" % (sys.executable, *sys.version_info[:2]))'
 	$(PYTHON) -m venv --clear $(VENV)
@@ -69,4 +87,7 @@ $(VENV)/made: pyproject.toml | test-packages
 		print(*p["dependencies"], *p["optional-dependencies"]["test"], sep="\n")' >$(VENV)/requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --use-pep517 \
 		-r $(VENV)/requirements.txt
+	for release in $(basename $(notdir $(RELEASES))); do \
+		$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps \
+			--target $(VENV)/$$release -r tests/layer/$$release.libraries || exit; done
 	touch $@

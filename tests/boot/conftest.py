@@ -14,6 +14,14 @@ from virtual_device.firmware import Firmware, firmware
 
 CHECKOUT = Path(__file__).parents[2]
 AT_ONCE = 2
+HANG_SECONDS = 1500
+"""A test waits for the boots that it looks at, and those for the ones before them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.timeout(HANG_SECONDS))
 
 
 @pytest.fixture(scope="session")

@@ -48,8 +48,8 @@ def test_the_journal_has_a_field_for_the_app_and_the_duration(life: Life) -> Non
 
 
 def test_the_journal_explains_each_message_and_says_what_to_do_next(life: Life) -> None:
-    assert "-- Subject: The app shop" in life.first.explained
-    assert "-- What to do next:" in life.first.explained
+    assert "Subject: The app shop" in life.first.explained
+    assert "What to do next:" in life.first.explained
 
 
 def test_nothing_is_lost_at_a_first_boot(life: Life, flashed: Firmware) -> None:
