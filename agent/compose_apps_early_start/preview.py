@@ -41,13 +41,13 @@ def preview(settings: Settings) -> Preview:
     wanted = selection.select(settings, Compose(settings).config)
     state = None
     stored: Mapping[str, Image | StoreError] = {}
-    unchecked: tuple[str, ...] = ()
+    unchecked = (f"restorable store: {wanted.store_error}",) if wanted.store_error else ()
     try:
         engine = Engine.connect(settings, ENGINE_SECONDS)
         state = engine.state(wanted.images)
         stored = selection.stored_images(wanted, state, engine)
     except EngineError as error:
-        unchecked = (f"images and containers: {error}",)
+        unchecked = (*unchecked, f"images and containers: {error}")
     the_plan = make(wanted, state, boot_time(), stored)
     return Preview(the_plan, settings, registration.registered_by(settings), unchecked)
 

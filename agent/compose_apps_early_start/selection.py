@@ -10,7 +10,7 @@ from .container import State
 from .restorable import images
 from .settings import Settings
 from .shortlist import UnknownName
-from .store import Image, Store, StoreError
+from .store import Image, Store, StoreError, Version
 
 if TYPE_CHECKING:  # it loads the docker SDK
     from .engine import Engine
@@ -22,7 +22,7 @@ class Selection:
 
     `shortlisted` is False where there is no shortlist, so that every app is taken. `unknown` are
     names of the shortlist that no app has, `strays` what lies among the apps and is none, `store`
-    the one from which apps can be put back.
+    the one from which apps can be put back, `store_error` why it cannot be read.
     """
 
     shortlisted: bool
@@ -30,6 +30,7 @@ class Selection:
     unknown: tuple[UnknownName, ...]
     strays: tuple[str, ...]
     store: Store
+    store_error: str | None = None
 
     @property
     def images(self) -> frozenset[str]:
@@ -45,11 +46,16 @@ def select(settings: Settings, ask: AskCompose) -> Selection:
     names = shortlist.read(settings.default_apps)
     found = catalog.listing(settings)
     store = Store(settings.reset_apps)
-    stored = store.versions()
+    stored: Mapping[str, tuple[Version, ...]] = {}
+    store_error = None
+    try:
+        stored = store.versions()
+    except OSError as error:  # what lies in the apps' own folders can start all the same
+        store_error = f"{error.filename}: {error.strerror}"
     known = tuple(sorted({*found.apps, *stored}))
     chosen, unknown = (known, ()) if names is None else shortlist.select(names, known)
     apps = catalog.read(settings, chosen, ask, store, stored)
-    return Selection(names is not None, apps, unknown, found.strays, store)
+    return Selection(names is not None, apps, unknown, found.strays, store, store_error)
 
 
 def stored_images(

@@ -146,6 +146,9 @@ def _tell_selection(wanted: Selection, settings: Settings, tell: Report) -> None
     for stray in wanted.strays:
         message = f"{settings.compose_apps / stray} is no app's folder; it is left alone"
         tell(Event(Kind.NOTE, message, hint="move it away, or registration will list it as an app"))
+    if wanted.store_error:
+        message = f"the restorable store cannot be read: {wanted.store_error}"
+        tell(Event(Kind.NOTE, message, hint="see journalctl -k: does the disk fail?"))
     for app in wanted.apps:
         for note in app.notes:
             tell(Event(Kind.NOTE, note, app=app.name))

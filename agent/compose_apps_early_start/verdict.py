@@ -104,13 +104,18 @@ def _judge_running(container: Container, now: float, waited: float, settings: Se
 
 def _judge_unsettled(container: Container, seconds: float) -> Verdict:
     if container.restarts > MOST_RESTARTS:
-        return Failure(
-            Cause.CRASH_LOOP,
-            f"container {container.name!r} was restarted {container.restarts} times, "
-            f"last exit status {container.exit_code}",
-            container.id,
-        )
+        return crash_loop(container)
     return Pending(seconds)
+
+
+def crash_loop(container: Container) -> Failure:
+    """Return the failure of an app that has this container, which does not stay up."""
+    return Failure(
+        Cause.CRASH_LOOP,
+        f"container {container.name!r} was restarted {container.restarts} times, "
+        f"last exit status {container.exit_code}",
+        container.id,
+    )
 
 
 def runs_as_wanted(app: App, containers: Collection[Container], boot_time: float) -> bool:

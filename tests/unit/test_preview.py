@@ -1,5 +1,7 @@
 """The plan as `plan` shows it: as JSON, and as lines."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from compose_apps_early_start.container import State
 from compose_apps_early_start.preview import Preview, text, to_json
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.shortlist import UnknownName
+from compose_apps_early_start.store import Store
+from pytest_mock import MockerFixture
 from unit.given import IMAGE, NOW, app, container, preloaded, selection, service, shortlist
 
 SETTINGS = Settings()
@@ -149,6 +153,16 @@ def test_without_an_engine_the_files_are_planned_all_the_same(settings: Settings
     assert not made.plan.engine_known
     assert len(made.unchecked) == 1
     assert made.unchecked[0].startswith("images and containers: dockerd did not answer on ")
+
+
+@pytest.mark.usefixtures("no_engine")
+def test_an_unreadable_store_is_not_checked(settings: Settings, mocker: MockerFixture) -> None:
+    preloaded(settings, "shop")
+    error = OSError(errno.EIO, os.strerror(errno.EIO), "apps")
+    mocker.patch.object(Store, "versions", side_effect=error)
+    made = preview.preview(settings)
+    assert made.unchecked[0] == "restorable store: apps: Input/output error"
+    assert len(made.unchecked) == 2
 
 
 @pytest.mark.usefixtures("no_engine")

@@ -569,6 +569,19 @@ def test_containers_that_do_not_settle_in_the_apps_time_are_a_timeout(device: De
     )
 
 
+def test_a_crash_loop_too_slow_to_be_counted_in_the_apps_time_is_told_as_one(
+    device: Device,
+) -> None:
+    device.settings = Settings(app_seconds=0.1, settle_seconds=0.0)
+    looping = container(state="restarting", restarts=1, exit_code=7)
+    device.engine.held[looping.folder] = (looping,)
+    device.run(app("shop"))
+    assert device.ends() == {"shop": "crash-loop"}
+    assert device.message("shop").startswith(
+        "container 'shop-web-1' was restarted 1 times, last exit status 7"
+    )
+
+
 def test_the_time_of_the_whole_run_bounds_that_of_an_app(device: Device) -> None:
     device.settings = Settings(app_seconds=LONG, run_seconds=0.1, settle_seconds=0.0)
     device.compose.endings["shop"] = [device.compose.hang]

@@ -1,5 +1,8 @@
 """The catalog under the shortlist."""
 
+import errno
+import os
+
 import pytest
 from compose_apps_early_start.cause import Cause
 from compose_apps_early_start.compose import Compose
@@ -7,6 +10,8 @@ from compose_apps_early_start.errors import EarlyStartError
 from compose_apps_early_start.selection import select
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.shortlist import UnknownName
+from compose_apps_early_start.store import Store
+from pytest_mock import MockerFixture
 from unit.given import IMAGE, preloaded, shortlist
 
 
@@ -55,6 +60,17 @@ def test_a_broken_app_leaves_the_others_untouched(settings: Settings) -> None:
 def test_a_device_without_any_app_wants_none(settings: Settings) -> None:
     found = select(settings, Compose(settings).config)
     assert (found.apps, found.unknown, found.strays) == ((), (), ())
+
+
+def test_an_unreadable_store_leaves_what_needs_no_store(
+    settings: Settings, mocker: MockerFixture
+) -> None:
+    preloaded(settings, "shop")
+    error = OSError(errno.EIO, os.strerror(errno.EIO), str(settings.reset_apps / "apps"))
+    mocker.patch.object(Store, "versions", side_effect=error)
+    found = select(settings, Compose(settings).config)
+    assert [(app.name, app.failure) for app in found.apps] == [("shop", None)]
+    assert found.store_error == f"{settings.reset_apps}/apps: Input/output error"
 
 
 def test_an_unreadable_shortlist_ends_the_run(settings: Settings) -> None:

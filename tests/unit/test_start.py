@@ -1,6 +1,8 @@
 """One run from the registration check to the last verdict: what it tells, records and returns."""
 
+import errno
 import json
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,8 @@ from compose_apps_early_start.plan import Plan
 from compose_apps_early_start.report import Event, Kind
 from compose_apps_early_start.runner import Runner
 from compose_apps_early_start.settings import Settings
+from compose_apps_early_start.store import Store
+from pytest_mock import MockerFixture
 from unit.given import IMAGE, app, container, preloaded, shortlist
 
 
@@ -265,6 +269,19 @@ def test_what_is_worth_knowing_is_told_before_the_engine_is_waited_for(
     (note,) = [each for each in events if each.kind is Kind.NOTE]
     assert note.message == f"{settings.compose_apps}/README is no app's folder; it is left alone"
     assert note.hint == "move it away, or registration will list it as an app"
+
+
+def test_an_unreadable_store_is_told_and_the_apps_run(
+    settings: Settings, events: list[Event], dockerd: Dockerd, mocker: MockerFixture
+) -> None:
+    preloaded(settings, "shop")
+    dockerd("shop")
+    error = OSError(errno.EIO, os.strerror(errno.EIO), "apps")
+    mocker.patch.object(Store, "versions", side_effect=error)
+    assert start.start(settings) == 0
+    (note,) = [each for each in events if each.kind is Kind.NOTE]
+    assert note.message == "the restorable store cannot be read: apps: Input/output error"
+    assert note.hint == "see journalctl -k: does the disk fail?"
 
 
 def test_a_dockerd_that_goes_away_once_more_is_asked_again(
