@@ -25,7 +25,7 @@ boot: device-packages boot-packages ## the first boot of a whole machine (DEFAUL
 		$(if $(filter undefined,$(origin DEFAULT_APPS)),,--default-apps "$(DEFAULT_APPS)") \
 		$(if $(REGISTERED),--registered) $(if $(SUITE),--suite "$(SUITE)")
 
-test: device-packages $(VENV)/made ## all tests but whole boots
+test: device-packages boot-packages $(VENV)/made ## all tests
 	$(VENV)/bin/python -m pytest
 
 test-unit: $(VENV)/made ## the quick tests, ruff and mypy among them
@@ -70,11 +70,11 @@ boot-packages:
 
 # systemd-python comes as source only, hence all up to pkg-config.
 # systemd and mandoc check the units and the man page, busybox the shell script that ships; git
-# holds the branches of containers.git. From skopeo on: what makes a preloaded image, and bmaptool,
-# which writes it to a disk.
+# holds the branches of containers.git. From skopeo on: what makes a preloaded image, bmaptool, which
+# writes it to a disk, and pigz, which a benchmark compares with.
 test-packages:
 	@$(INSTALL) python3 python3-venv python3-dev gcc libsystemd-dev pkg-config systemd mandoc \
-		busybox git skopeo e2fsprogs fdisk pigz bmap-tools
+		busybox git skopeo e2fsprogs fdisk bmap-tools pigz
 
 # The dependencies only: the tests find the agent in the tree. The libraries of both LmP releases
 # lie beside them, each release's in a folder of its name, for the tests of the layer.

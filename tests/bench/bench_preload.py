@@ -2,8 +2,8 @@
 
 An app of one image, whose layers hold `--megabytes` of what compresses by half, as programs do, is
 put into a device's image. Beside it: the bytes that this adds to the image are copied, and
-compressed by the same program, and nothing else. On a busy machine the ratio of processor time says
-more than that of the clock. The exit status is 1 if both are above 1.5.
+compressed by pigz, and nothing else. On a busy machine the ratio of processor time says more than
+that of the clock.
 """
 
 import argparse
@@ -29,7 +29,6 @@ from virtual_device.cache import home as cache_home
 
 _LAYERS = 20
 _SAMPLE_SECONDS = 0.1
-_LIMIT = 1.5
 _WAYS: Mapping[str, tuple[str, ...]] = {
     "restorable store": ("--no-docker-store",),
     "docker's store": ("--app-type", "compose"),
@@ -55,7 +54,6 @@ def main() -> int:
     parser.add_argument("--megabytes", type=int, default=1000, help="of packed layers")
     parser.add_argument("--way", choices=_WAYS, action="append")
     options = parser.parse_args()
-    worst = 0.0
     with tempfile.TemporaryDirectory(dir=cache_home()) as scratch, _registry(Path(scratch)) as to:
         folder = Path(scratch)
         # In a process of its own: what this one takes would count as its children's.
@@ -80,7 +78,6 @@ def main() -> int:
             floor, floor_processors = _floor(added, folder / "floor")
             clock = measured.seconds / floor
             processors = measured.processors / floor_processors
-            worst = max(worst, min(clock, processors))
             print(
                 f"{way:18}{measured.seconds:8.1f} s{floor:8.1f} s{clock:8.2f}"
                 f"{processors:12.2f}"
@@ -88,7 +85,7 @@ def main() -> int:
                 flush=True,
             )
             target.unlink()
-    return 1 if worst > _LIMIT else 0
+    return 0
 
 
 @contextmanager
@@ -153,15 +150,12 @@ def _measured(argv: list[str], environment: dict[str, str]) -> Measured:
 
 def _floor(folders: list[Path], target: Path) -> tuple[float, float]:
     """Copy and compress what lies in folders; return the seconds, clock and processors."""
-    program = shutil.which("pigz") or "gzip"
     began, used = time.monotonic(), sum(os.times()[:4])
     for folder in folders:
         subprocess.run(["cp", "-r", folder, target], check=True)
         with (
             target.with_suffix(".gz").open("wb") as packed,
-            subprocess.Popen(
-                [program, "-n", "-c"], stdin=subprocess.PIPE, stdout=packed
-            ) as process,
+            subprocess.Popen(["pigz", "-n", "-c"], stdin=subprocess.PIPE, stdout=packed) as process,
         ):
             for file in sorted(target.iterdir()):
                 with file.open("rb") as stream:

@@ -7,6 +7,7 @@ is executed, so their architecture does not matter. Needs root.
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -46,11 +47,16 @@ def filled(images: Iterable[Image], blobs: Path) -> Iterator[Path]:
     Raises `PreloadError`.
     """
     from virtual_device import Device, DeviceError, TreeError, device_tree
+    from virtual_device.archive import unpacked
 
     images = list(images)
     hosts = {skopeo.host(image.reference) for image in images} - {_DOCKER_HUB}
     try:
-        with Device(device_tree()) as device:
+        tree = device_tree()
+        pigz = unpacked(tree.suite, "pigz") / "usr/bin/pigz"
+        with Device(tree) as device:
+            # dockerd uses it if it is there: a pull takes two thirds of the time.
+            shutil.copy(pigz, device.path("/usr/bin/unpigz"))
             with device.path("/etc/hosts").open("a") as stream:
                 stream.writelines(f"127.0.0.1 {host.partition(':')[0]}\n" for host in sorted(hosts))
             options = [f"--insecure-registry={host}" for host in sorted(hosts)]
@@ -69,7 +75,7 @@ def filled(images: Iterable[Image], blobs: Path) -> Iterator[Path]:
                         )
                 device.stop_dockerd()
             yield device.folder / "docker"
-    except (DeviceError, TreeError, LookupError) as error:
+    except (DeviceError, TreeError, LookupError, subprocess.CalledProcessError) as error:
         raise PreloadError(
             f"docker's store cannot be made: {error}",
             "the restorable store alone needs no dockerd: --no-docker-store",

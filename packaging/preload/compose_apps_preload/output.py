@@ -3,18 +3,17 @@
 import contextlib
 import hashlib
 import os
-import shutil
-import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 from . import bmap, disk
+from .compression import gzipped
 from .disk import Partition
-from .errors import PreloadError
 from .ext4 import FileSystem
 from .progress import Step, step
 
+Sink = Callable[[bytes], None]
 _CHUNK = 1 << 20
 _ZEROS = bytes(_CHUNK)
 
@@ -30,7 +29,7 @@ def publish(image: Path, partition: Partition, target: Path, work: Path, *, hole
 
     `partition` is the root file system in it: its free blocks need not be written. `holes`: nor
     need holes elsewhere, for they were holes in the image that was given.
-    Raises `PreloadError`; there is nothing at `target` then that was not there before.
+    Raises OSError; there is nothing at `target` then that was not there before.
     """
     size = image.stat().st_size
     ranges = bmap.ranges(_used(image, partition, holes=holes), size)
@@ -41,9 +40,7 @@ def publish(image: Path, partition: Partition, target: Path, work: Path, *, hole
         contextlib.ExitStack() as stack,
         image.open("rb") as source,
     ):
-        sink = None
-        if target.suffix == ".gz":
-            sink = stack.enter_context(_compressor(packed))
+        sink = stack.enter_context(gzipped(packed)) if target.suffix == ".gz" else None
         position = 0
         for each in ranges:
             _zeros(each.first * bmap.BLOCK - position, sink, shown)
@@ -85,30 +82,7 @@ def _used(image: Path, partition: Partition, *, holes: bool) -> Iterator[tuple[i
     yield partition.start + position * block, partition.start + superblock.blocks * block
 
 
-@contextlib.contextmanager
-def _compressor(target: Path) -> Iterator[IO[bytes]]:
-    """Lend what takes bytes and writes them compressed, on all processors if pigz is there."""
-    program = shutil.which("pigz") or shutil.which("gzip")
-    if program is None:
-        raise PreloadError("neither pigz nor gzip is installed", "apt-get install pigz")
-    with (
-        target.open("wb") as packed,
-        subprocess.Popen([program, "-n", "-c"], stdin=subprocess.PIPE, stdout=packed) as process,
-    ):
-        assert process.stdin
-        try:
-            yield process.stdin
-            process.stdin.close()
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode:
-        raise PreloadError(
-            f"{program} failed (exit status {process.returncode})", "is there space?"
-        )
-
-
-def _passed(source: IO[bytes], begin: int, end: int, sink: IO[bytes] | None, shown: Step) -> str:
+def _passed(source: IO[bytes], begin: int, end: int, sink: Sink | None, shown: Step) -> str:
     """Pass a range on, and return its sha256 in hex."""
     digest = hashlib.sha256()
     source.seek(begin)
@@ -116,16 +90,17 @@ def _passed(source: IO[bytes], begin: int, end: int, sink: IO[bytes] | None, sho
         chunk = source.read(min(_CHUNK, end - begin))
         digest.update(chunk)
         if sink:
-            sink.write(chunk)
+            sink(chunk)
         begin += len(chunk)
         shown.advance(len(chunk))
     return digest.hexdigest()
 
 
-def _zeros(size: int, sink: IO[bytes] | None, shown: Step) -> None:
+def _zeros(size: int, sink: Sink | None, shown: Step) -> None:
     shown.advance(size)
     while sink and size > 0:
-        size -= sink.write(_ZEROS[: min(_CHUNK, size)])
+        sink(_ZEROS[: min(_CHUNK, size)])
+        size -= _CHUNK
 
 
 def _sync(path: Path) -> None:
