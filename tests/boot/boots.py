@@ -16,7 +16,7 @@ COMPOSE_CALLS = "/run/lock/compose-calls"  # where the hardened unit lets compos
 _SEPARATOR = "---8<---"
 _LOOK = f"""
 next() {{ echo '{_SEPARATOR}'; }}
-systemctl show {AGENT} docker aktualizr-lite lmp-device-auto-register; next
+systemctl show {AGENT} docker aktualizr-lite lmp-device-auto-register network-online.target; next
 journalctl --boot --no-pager --output=json; next
 journalctl --boot --no-pager --catalog --unit={AGENT}; next
 cat {LAST_RUN} 2>/dev/null; next
@@ -101,11 +101,14 @@ class Boot:
 
     def began(self, unit: str) -> float:
         """When the unit was started, in seconds since the kernel's start; 0 if it was not."""
-        return int(self.units[f"{unit}.service"]["InactiveExitTimestampMonotonic"]) / 1e6
+        return int(self._named(unit)["InactiveExitTimestampMonotonic"]) / 1e6
 
     def active(self, unit: str) -> float:
         """When the unit became active: a oneshot has ended, a daemon is ready; 0 if it did not."""
-        return int(self.units[f"{unit}.service"]["ActiveEnterTimestampMonotonic"]) / 1e6
+        return int(self._named(unit)["ActiveEnterTimestampMonotonic"]) / 1e6
+
+    def _named(self, unit: str) -> Mapping[str, str]:
+        return self.units[unit if "." in unit else f"{unit}.service"]
 
     def app(self, name: str) -> Mapping[str, Any]:
         """The app's part of the record."""

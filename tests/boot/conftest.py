@@ -9,11 +9,20 @@ from typing import Any
 import pytest
 from boot import scenarios
 from boot.boots import Boot
-from boot.scenarios import POWER_CUTS, SCENARIOS, SUITES, ByHand, Flashed, Life, PowerCut
+from boot.scenarios import (
+    POWER_CUTS,
+    SCENARIOS,
+    SUITES,
+    ByHand,
+    Flashed,
+    Life,
+    OfflineDocker,
+    PowerCut,
+)
 from virtual_device.firmware import Firmware, firmware
 
 CHECKOUT = Path(__file__).parents[2]
-AT_ONCE = 2
+AT_ONCE = 3
 HANG_SECONDS = 1500
 """A test waits for the boots that it looks at, and those for the ones before them."""
 
@@ -54,6 +63,9 @@ def boots(
     for name, scenario in SCENARIOS.items():
         if name in wanted:
             futures[name] = pool.submit(scenario, flashed)
+    if "offline_docker" in wanted:
+        files = _offline_docker_package(tmp_path_factory.mktemp("offline-docker"))
+        futures["offline_docker"] = pool.submit(scenarios.offline_docker, flashed, files)
     if "power_cut" in wanted:
         for number in range(POWER_CUTS):
             futures[f"power_cut {number}"] = pool.submit(
@@ -68,6 +80,15 @@ def boots(
         yield futures
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _offline_docker_package(folder: Path) -> dict[str, str]:
+    tree = folder / "tree"
+    argv = [str(CHECKOUT / "packaging/debian/build"), str(folder), "offline-docker"]
+    built = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
+    subprocess.run(["dpkg-deb", "--extract", built.stdout.strip(), str(tree)], check=True)
+    files = [path for path in tree.rglob("*") if path.is_file()]
+    return {f"/{path.relative_to(tree)}": path.read_text() for path in files}
 
 
 @pytest.fixture(scope="session")
@@ -103,6 +124,12 @@ def no_dockerd(boots: dict[str, Future[Any]]) -> Flashed:
 @pytest.fixture(scope="session")
 def wait_online(boots: dict[str, Future[Any]]) -> Flashed:
     result: Flashed = boots["wait_online"].result()
+    return result
+
+
+@pytest.fixture(scope="session")
+def offline_docker(boots: dict[str, Future[Any]]) -> OfflineDocker:
+    result: OfflineDocker = boots["offline_docker"].result()
     return result
 
 

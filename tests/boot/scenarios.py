@@ -12,11 +12,14 @@ from pathlib import Path
 
 from boot.boots import AGENT, COMPOSE_CALLS, Boot, look, taken
 from virtual_device.firmware import Firmware
-from virtual_device.machine import Machine
+from virtual_device.machine import BOOT_TIMEOUT, Machine
 
 SAMPLES = ("debug-tools", "shop", "telemetry")
 SHORTLISTED = {"shop-web-1", "shop-worker-1", "debug-tools-shell-1"}  # of `life`
 ALL = {*SHORTLISTED, "telemetry-collector-1"}
+# An emulated machine takes its time for each container: for where two say as much as four.
+FEW = ("debug-tools", "telemetry")
+FEW_RUN = {"debug-tools-shell-1", "telemetry-collector-1"}
 POWER_CUTS = int(os.environ.get("POWER_CUTS", "5"))
 SEED = os.environ.get("POWER_CUT_SEED") or str(time.time_ns())
 SUITES = tuple(os.environ.get("SUITES", "bookworm").split())
@@ -107,7 +110,7 @@ class ByHand:
 
 
 def by_hand(firmware: Firmware) -> ByHand:
-    provided = firmware.samples(*SAMPLES) | SLOW_BOARD
+    provided = firmware.samples(*FEW) | SLOW_BOARD
     # Back to before the first start, then up to where compose is at work.
     interrupted = (
         f"systemctl stop {AGENT}; docker rm --force $(docker ps --all --quiet) >/dev/null;"
@@ -201,6 +204,55 @@ def wait_online(firmware: Firmware) -> Flashed:
 
 
 @dataclass(frozen=True)
+class OfflineDocker:
+    """Boots of a device with the package that has docker not wait for the network.
+
+    There is none, and who waits for one does so until the boot has been looked at.
+    ``unregistered``: a first boot while the wait goes on. ``reloaded``: systemd has reloaded after
+    a registration. ``registered``: the boot after it. ``disabled``: one more, unregistered, with
+    the kernel argument that is the kill switch.
+    """
+
+    unregistered: Boot
+    reloaded: Boot
+    registered: Boot
+    disabled: Boot
+
+
+def offline_docker(firmware: Firmware, package: Mapping[str, str]) -> OfflineDocker:
+    """``package``: the files of compose-apps-early-start-offline-docker."""
+    waiting = "systemd.wants=wait-online.service"
+    wait = "sh -c 'until [ -e /run/looked ]; do sleep 0.1; done'"
+    provided = {
+        **package,
+        **firmware.samples("shop"),
+        **SLOW_BOARD,
+        "/etc/systemd/system/wait-online.service.d/endless.conf": (
+            f"[Service]\nExecStart=\nExecStart={wait}\n"
+        ),
+    }
+    # All that docker waits for, but for the network.
+    others = "until [ -e /run/stand-ins/fio-docker-fsck ]; do sleep 0.1; done; sleep 5;"
+    with machine_with(firmware) as machine:
+        machine.boot(provided, waiting)
+        machine.run(f"systemctl start {AGENT}", timeout=BOOT_TIMEOUT)
+        unregistered = taken(machine)
+        machine.run("touch /var/sota/sql.db; systemctl daemon-reload")
+        reloaded = taken(machine)
+        machine.run("rm /var/sota/sql.db; touch /var/sota/client.pem")
+        machine.power_off()
+        machine.boot(None, waiting)
+        machine.run(f"{others} touch /run/looked")
+        registered = look(machine)
+        machine.run("rm /var/sota/client.pem")
+        machine.power_off()
+        machine.boot(None, waiting, f"{AGENT}=disabled")
+        machine.run(f"{others} touch /run/looked")
+        disabled = look(machine)
+    return OfflineDocker(unregistered, reloaded, registered, disabled)
+
+
+@dataclass(frozen=True)
 class Frozen:
     """A machine that was stopped when the agent was about to start, on a disk it had not touched.
 
@@ -213,7 +265,7 @@ class Frozen:
 
 
 def frozen(firmware: Firmware, folder: Path) -> Frozen:
-    provided = firmware.samples(*SAMPLES) | SLOW_BOARD
+    provided = firmware.samples(*FEW) | SLOW_BOARD
     file = folder / "frozen.qcow2"
     with machine_with(firmware) as machine:
         machine.boot(provided)

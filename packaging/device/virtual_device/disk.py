@@ -37,19 +37,22 @@ _MASKED = (
 _MERGE = """
 mount -t overlay -o "lowerdir=$1" disk "$2"
 mount --bind "$3" "$2/usr/lib/modules"
-mount --bind "$4" "$2/var/lib/docker"
-exec mke2fs -q -t ext4 -d "$2" -E root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1 "$5"
+[ -z "$5" ] || mount --bind "$5" "$2/var/lib/docker"
+exec mke2fs -q -t ext4 -d "$2" -E root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1 "$4"
 """
 
 
-def disk(tree: Tree, kernel: Kernel, preload: Preload) -> Path:
+def disk(tree: Tree, kernel: Kernel, preload: Preload | None) -> Path:
     """Returns a raw disk image of a freshly flashed device that has no apps yet.
 
     It has everything in ``tree``, with the stand-ins for what runs on a device besides the agent,
-    the kernel's modules, and the images of ``preload`` in docker's store. Do not write to it.
+    the kernel's modules, and the images of ``preload`` in docker's store, which is empty without
+    one. Do not write to it.
 
     Raises subprocess.CalledProcessError if mke2fs fails, as it does on a full disk.
     """
+
+    docker = str(preload.docker) if preload else ""
 
     def build(folder: Path) -> None:
         layer = folder / "layer"
@@ -57,18 +60,19 @@ def disk(tree: Tree, kernel: Kernel, preload: Preload) -> Path:
         root = folder / "root"
         root.mkdir()
         layers = ":".join(str(each) for each in (layer, *tree.layers))
-        sources = (layers, root, kernel.modules, preload.docker)
-        # The mounts end with the process.
-        argv = ["unshare", "--mount", "sh", "-ec", _MERGE, "merge", *map(str, sources)]
         image = folder / "disk.img"
         with image.open("wb") as file:
             file.truncate(_BYTES)
-        subprocess.run([*argv, str(image)], check=True, stdin=subprocess.DEVNULL)
+        # The mounts end with the process.
+        argv = ["unshare", "--mount", "sh", "-ec", _MERGE, "merge"]
+        words = (layers, root, kernel.modules, image, docker)
+        subprocess.run([*argv, *map(str, words)], check=True, stdin=subprocess.DEVNULL)
         shutil.rmtree(layer)
 
     texts = [path.read_text() for path in sorted(STAND_INS.rglob("*")) if path.is_file()]
-    inputs = [tree.key, str(kernel.modules), str(preload.docker), Path(__file__).read_text()]
-    return cached(f"disk-{tree.suite}", [*inputs, *texts], build) / "disk.img"
+    inputs = [tree.key, str(kernel.modules), docker, Path(__file__).read_text()]
+    kind = f"disk-{tree.suite}" if preload else f"empty-disk-{tree.suite}"
+    return cached(kind, [*inputs, *texts], build) / "disk.img"
 
 
 def _fill(layer: Path) -> None:

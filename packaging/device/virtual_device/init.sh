@@ -12,4 +12,5 @@ done
 mount -t ext4 /dev/vda /root || exit 1 # the kernel panics, and the machine ends
 cp -r /device/. /root/ # unlike -a, leaves the modes of folders alone
 rm -f /root/.keep
+sync # flashed is flashed, whenever the power is cut
 exec switch_root /root /sbin/init

@@ -15,7 +15,7 @@ _PACKAGE = "linux-image-cloud-amd64"
 _PARTS = r"linux-(base|binary|image|modules)-\d.*-cloud-amd64"  # newer suites have it in parts
 # What the kernel needs to see its disk and its owner's line, where these are modules at all.
 _NEEDED = ("virtio_pci", "virtio_blk", "virtio_console", "ext4")
-_APPLETS = ("sh", "mount", "insmod", "cp", "rm", "sleep", "switch_root")
+_APPLETS = ("sh", "mount", "insmod", "cp", "rm", "sleep", "switch_root", "sync")
 
 
 @dataclass(frozen=True)
