@@ -1,0 +1,133 @@
+"""The proof: a device's image without apps is preloaded, and boots without a network card."""
+
+import subprocess
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from boot.boots import Boot, assert_good, look
+from boot.scenarios import SLOW_BOARD, machine_with
+from preload_image.given import CHECKOUT, app, layers, preload_well
+from preload_image.registry import HOST, Registry, archive
+from virtual_device import agent_layer, device_tree
+from virtual_device.disk import disk
+from virtual_device.firmware import Firmware
+from virtual_device.kernel import kernel
+
+pytestmark = pytest.mark.timeout(1500)
+
+SERVICE = f"""\
+services:
+  main:
+    image: {HOST}/factory/sleep
+    restart: always
+    command: ["/bin/busybox", "sleep", "3600"]
+"""
+CONFIG = """\
+containers:
+  preloaded_images:
+    enabled: true
+    shortlist: one,three
+    app_type: %s
+  tagging:
+    refs/heads/devel:
+      - tag: devel
+"""
+# Only LmP's patched dockerd takes restorable apps into overlay2; this is what any other can do.
+SNAPSHOTTER = {"/etc/docker/daemon.json": '{"features": {"containerd-snapshotter": true}}'}
+# What file systems sweat over, as a container sees it: a hidden file, an owner with a set-group-id
+# folder, a file capability.
+SEEN = """
+root=/proc/$(docker inspect --format={{.State.Pid}} one-main-1)/root
+[ ! -e $root/etc/hidden ] && cat $root/etc/second && echo
+stat --format='%u %g %a' $root/home/user
+python3 -c "import os; print(os.getxattr('$root/bin/ping', 'security.capability').hex())"
+"""
+FILES = ["second", "1000 1000 2750", "0100000200200000000000000000000000000000"]
+DRIVERS = {"restorable": "overlay2", "compose": "overlay2", "store-alone": "overlayfs"}
+"""Way of preloading to where dockerd has its images."""
+
+
+@dataclass(frozen=True)
+class Preloaded:
+    """What `resolve` said, the image's bill of materials, its boot, and what was SEEN there."""
+
+    resolved: Mapping[str, Any]
+    bill: Mapping[str, Any]
+    first: Boot
+    seen: list[str]
+    driver: str
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Firmware:
+    """A device with the agent of this checkout, and without apps and images."""
+    argv = [CHECKOUT / "packaging/debian/build", tmp_path_factory.mktemp("package")]
+    built = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
+    tree = device_tree()
+    its_kernel = kernel(tree)
+    image = disk(agent_layer(tree, Path(built.stdout.strip())), its_kernel, None)
+    return Firmware(its_kernel, image, {})
+
+
+@pytest.fixture(scope="module")
+def sleepers(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Three apps of a busybox that really runs here."""
+    busybox = (device_tree().layers[-1] / "usr/bin/busybox").read_bytes()
+    amd64 = [*layers("amd64"), archive({"bin/busybox": busybox})]
+    registry.push_image("factory/sleep", {"arm64": layers("arm64"), "amd64": amd64})
+    top = tmp_path_factory.mktemp("sleepers")
+    return {name: app(top / name, SERVICE) for name in ("one", "two", "three")}
+
+
+@pytest.fixture(scope="module")
+def booted(
+    plain: Firmware, sleepers: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Preloaded]:
+    """Way of preloading to what its boot came to."""
+
+    def boot(way: str) -> Preloaded:
+        scratch = tmp_path_factory.mktemp(way)
+        config = scratch / "factory-config.yml"
+        config.write_text(CONFIG % ("compose" if way == "compose" else "restorable"))
+        target = ("--ref", "refs/heads/devel", "--build", "containers")
+        resolved = preload_well("resolve", config, *target, "--apps", "one,two,three", "--json")
+        words = [word for folder in sleepers.values() for word in ("--app", folder)]
+        words += ["--no-docker-store"] if way == "store-alone" else []
+        made = scratch / "out.ext4"
+        chosen = ("--factory-config", config, *target)
+        preload_well("image", plain.disk, *words, *chosen, "--arch", "amd64", "-o", made)
+        bill = preload_well("verify", made, "--json")
+        with machine_with(Firmware(plain.kernel, made, {})) as machine:
+            machine.boot(SLOW_BOARD | (SNAPSHOTTER if way == "store-alone" else {}))
+            first = look(machine)
+            seen = machine.run(SEEN).splitlines()
+            driver = machine.run("docker info --format={{.Driver}}").strip()
+        made.unlink()
+        return Preloaded(resolved.json, bill.json, first, seen, driver)
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(DRIVERS, pool.map(boot, DRIVERS), strict=True))
+
+
+@pytest.mark.parametrize("way", DRIVERS)
+def test_the_agent_starts_exactly_the_apps_that_the_factorys_configuration_names(
+    booted: dict[str, Preloaded], way: str
+) -> None:
+    preloaded = booted[way]
+    assert preloaded.resolved["apps"] == ["one", "three"]
+    assert [each["name"] for each in preloaded.bill["apps"]] == ["one", "three"]
+    assert {each["name"] for each in preloaded.first.record["apps"]} == {"one", "three"}
+    assert preloaded.first.running == {"one-main-1", "three-main-1"}
+    assert_good(preloaded.first)
+
+
+@pytest.mark.parametrize("way", DRIVERS)
+def test_containers_find_the_files_as_the_images_layers_have_them(
+    booted: dict[str, Preloaded], way: str
+) -> None:
+    assert booted[way].seen == FILES
+    assert booted[way].driver == DRIVERS[way]
