@@ -17,6 +17,17 @@ from virtual_device import Device, Process, samples
 AGENT = "compose-apps-early-start"
 COMPOSE_APPS = "/var/sota/compose-apps"
 RECORDED_CALLS = "/run/compose-calls"
+AKTUALIZR = {
+    "HOME": "/root",
+    "USER": "root",
+    "LOGNAME": "root",
+    "SHELL": "/bin/bash",  # what systemd takes from Debian's /etc/passwd
+    "TMPDIR": "/run/aktualizr",
+    "COMPOSE_HTTP_TIMEOUT": "60",
+    "REGISTRY_AUTH_FILE": "/usr/lib/docker/config.json",
+}
+"""The environment that aktualizr-lite's unit gives compose."""
+
 # Before the real plugin in the docker CLI's search order.
 _FIRST_PLUGIN = "/usr/local/lib/docker/cli-plugins/docker-compose"
 _RECORDING_PLUGIN = f"""#!/bin/sh

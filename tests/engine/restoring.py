@@ -13,24 +13,13 @@ import docker
 import stores
 import yaml
 from engine.apps import app
-from engine.board import COMPOSE_APPS, Board
+from engine.board import AKTUALIZR, COMPOSE_APPS, Board
 from stores import Builder, MadeApp, member
 from virtual_device import Device, Tree, samples
 
 RESET_APPS = "/var/sota/reset-apps"
 INSTALLED_VERSIONS = "/var/sota/import/installed_versions"
 STAGING = "/var/sota/.compose-apps-early-start"
-
-AKTUALIZR = {
-    "HOME": "/root",
-    "USER": "root",
-    "LOGNAME": "root",
-    "SHELL": "/bin/bash",  # what systemd takes from Debian's /etc/passwd
-    "TMPDIR": "/run/aktualizr",
-    "COMPOSE_HTTP_TIMEOUT": "60",
-    "REGISTRY_AUTH_FILE": "/usr/lib/docker/config.json",
-}
-"""The environment that aktualizr-lite's unit gives compose."""
 
 
 def busybox(tree: Tree) -> bytes:

@@ -5,22 +5,11 @@ from typing import Any
 import pytest
 import yaml
 from engine.apps import app, worker
-from engine.board import COMPOSE_APPS, Board, limits
+from engine.board import AKTUALIZR, COMPOSE_APPS, Board, limits
 
 SAMPLES = ("debug-tools", "shop", "telemetry")
 INTERPOLATED = ("HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "COMPOSE_HTTP_TIMEOUT",
                 "REGISTRY_AUTH_FILE")  # fmt: skip
-AKTUALIZR = {
-    "HOME": "/root",
-    "USER": "root",
-    "LOGNAME": "root",
-    "SHELL": "/bin/bash",  # what systemd takes from Debian's /etc/passwd
-    "TMPDIR": "/run/aktualizr",
-    "COMPOSE_HTTP_TIMEOUT": "60",
-    "REGISTRY_AUTH_FILE": "/usr/lib/docker/config.json",
-}
-"""The environment that aktualizr-lite's unit gives compose."""
-
 MISLEADING = {
     "HOME": "/nowhere",
     "USER": "nobody",

@@ -51,7 +51,6 @@ def disk(tree: Tree, kernel: Kernel, preload: Preload | None) -> Path:
 
     Raises subprocess.CalledProcessError if mke2fs fails, as it does on a full disk.
     """
-
     docker = str(preload.docker) if preload else ""
 
     def build(folder: Path) -> None:

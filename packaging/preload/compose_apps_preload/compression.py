@@ -17,9 +17,8 @@ from pathlib import Path
 _PIECE = 1 << 20  # bytes that one processor compresses at a time
 _WINDOW = 32 << 10  # so far back a piece may point into the ones before
 _MOST_PROCESSORS = 8  # what is under way is held in memory
-_HEADER = (
-    b"\x1f\x8b\x08\0\0\0\0\0\0\x03"  # neither name nor time: the same bytes for the same image
-)
+# Neither name nor time: the same image gives the same bytes.
+_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\x03"
 _EMPTY_LAST_BLOCK = b"\x03\0"
 _SAMPLE, _EVERY = 4 << 10, 128 << 10  # bytes of a piece that tell whether it is worth it
 _WORTH = 0.95
