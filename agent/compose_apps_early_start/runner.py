@@ -22,7 +22,7 @@ from .report import Event, Kind, Report
 from .restorable import Restorable
 from .settings import Settings
 from .store import Store, StoreError
-from .verdict import Runs, crash_loop, judge
+from .verdict import Runs, crash_loop, judge, keeps_restarting
 
 PATIENCE = 20.0
 """So many seconds an app waits for a free place, or for others to end before it is tried alone.
@@ -332,7 +332,7 @@ class Runner:
     def _timed_out(self, app: App, message: str) -> Failure:
         # Say what it waited for: the service that is not there yet, as far as the engine tells.
         for each in self._engine.containers(str(app.folder)):
-            if each.state == "restarting":  # too slowly to be judged before
+            if keeps_restarting(each, time.time(), self._settings):
                 return self._with_last_words(crash_loop(each))
             if each.state != "running" or each.health not in (None, "healthy"):
                 message += f"; container {each.name!r} is {each.health or each.state}"

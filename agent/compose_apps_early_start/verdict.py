@@ -108,6 +108,17 @@ def _judge_unsettled(container: Container, seconds: float) -> Verdict:
     return Pending(seconds)
 
 
+def keeps_restarting(container: Container, now: float, settings: Settings) -> bool:
+    """Tell whether it was restarted, and has not settled since.
+
+    A slow machine restarts it too seldom for `MOST_RESTARTS`: when the app's time is up, this says
+    as much. `now` is the time of the epoch in seconds.
+    """
+    if container.state == "running" and container.restarts:
+        return now - (container.started_at or now) < settings.settle_seconds
+    return container.state == "restarting"
+
+
 def crash_loop(container: Container) -> Failure:
     """Return the failure of an app that has this container, which does not stay up."""
     return Failure(

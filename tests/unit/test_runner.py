@@ -569,11 +569,12 @@ def test_containers_that_do_not_settle_in_the_apps_time_are_a_timeout(device: De
     )
 
 
+@pytest.mark.parametrize("state", ["restarting", "running"])
 def test_a_crash_loop_too_slow_to_be_counted_in_the_apps_time_is_told_as_one(
-    device: Device,
+    device: Device, state: str
 ) -> None:
-    device.settings = Settings(app_seconds=0.1, settle_seconds=0.0)
-    looping = container(state="restarting", restarts=1, exit_code=7)
+    device.settings = Settings(app_seconds=0.1, settle_seconds=LONG)
+    looping = container(state=state, restarts=1, exit_code=7, started_at=time.time())
     device.engine.held[looping.folder] = (looping,)
     device.run(app("shop"))
     assert device.ends() == {"shop": "crash-loop"}

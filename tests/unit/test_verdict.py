@@ -13,6 +13,7 @@ from compose_apps_early_start.verdict import (
     Runs,
     Verdict,
     judge,
+    keeps_restarting,
     runs_as_wanted,
 )
 from unit.given import HASH, IMAGE, NOW, app, container, service
@@ -243,3 +244,19 @@ def test_an_app_that_was_not_published_is_left_to_compose() -> None:
 def test_an_app_of_which_one_service_is_missing_is_left_to_compose() -> None:
     assert not runs_as_wanted(PAIR, [web()], BOOT)
     assert runs_as_wanted(PAIR, [web(), container(service="worker", published_hash=HASH)], BOOT)
+
+
+@pytest.mark.parametrize(
+    ("checked", "expected"),
+    [
+        pytest.param(started(1, restarts=1), True, id="restarted a moment ago"),
+        pytest.param(started(2, restarts=1), False, id="restarted, and has settled since"),
+        pytest.param(started(1), False, id="started a moment ago"),
+        pytest.param(web("restarting", restarts=1), True, id="waits for its next start"),
+        pytest.param(exited(1, "no", restarts=1), False, id="ended for good"),
+    ],
+)
+def test_a_restarted_container_keeps_restarting_until_it_has_settled(
+    checked: Container, expected: bool
+) -> None:
+    assert keeps_restarting(checked, NOW, Settings()) is expected
