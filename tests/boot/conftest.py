@@ -1,4 +1,4 @@
-"""Boots for the tests: each scenario is run once, two at a time, and only if a test looks at it."""
+"""Boots for the tests: each scenario is run once, and only if a test looks at it."""
 
 import subprocess
 from collections.abc import Generator, Iterator

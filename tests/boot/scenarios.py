@@ -209,14 +209,12 @@ class OfflineDocker:
 
     There is none, and who waits for one does so until the boot has been looked at.
     ``unregistered``: a first boot while the wait goes on. ``reloaded``: systemd has reloaded after
-    a registration. ``registered``: the boot after it. ``disabled``: one more, unregistered, with
-    the kernel argument that is the kill switch.
+    a registration. ``registered``: the boot after it.
     """
 
     unregistered: Boot
     reloaded: Boot
     registered: Boot
-    disabled: Boot
 
 
 def offline_docker(firmware: Firmware, package: Mapping[str, str]) -> OfflineDocker:
@@ -225,7 +223,7 @@ def offline_docker(firmware: Firmware, package: Mapping[str, str]) -> OfflineDoc
     wait = "sh -c 'until [ -e /run/looked ]; do sleep 0.1; done'"
     provided = {
         **package,
-        **firmware.samples("shop"),
+        **firmware.samples("telemetry"),
         **SLOW_BOARD,
         "/etc/systemd/system/wait-online.service.d/endless.conf": (
             f"[Service]\nExecStart=\nExecStart={wait}\n"
@@ -244,12 +242,7 @@ def offline_docker(firmware: Firmware, package: Mapping[str, str]) -> OfflineDoc
         machine.boot(None, waiting)
         machine.run(f"{others} touch /run/looked")
         registered = look(machine)
-        machine.run("rm /var/sota/client.pem")
-        machine.power_off()
-        machine.boot(None, waiting, f"{AGENT}=disabled")
-        machine.run(f"{others} touch /run/looked")
-        disabled = look(machine)
-    return OfflineDocker(unregistered, reloaded, registered, disabled)
+    return OfflineDocker(unregistered, reloaded, registered)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """docker does not wait for the network on an unregistered device, and on no other boot."""
 
-import pytest
 from boot.boots import Boot, assert_good
 from boot.scenarios import OfflineDocker
 
@@ -19,7 +18,7 @@ def test_an_unregistered_device_has_its_apps_while_others_wait_for_the_network(
     boot = offline_docker.unregistered
     assert boot.active(NETWORK) == 0
     assert boot.active("docker") > 0
-    assert boot.running == {"shop-web-1", "shop-worker-1"}
+    assert boot.running == {"telemetry-collector-1"}
     assert_good(boot)
 
 
@@ -28,7 +27,7 @@ def test_only_the_network_is_taken_out_of_dockers_unit(offline_docker: OfflineDo
     assert unit["FragmentPath"] == MADE
     assert unit["SourcePath"] == INSTALLED
     assert unit["DropInPaths"] == "/etc/systemd/system/docker.service.d/lmp.conf"
-    before = docker(offline_docker.disabled)
+    before = docker(offline_docker.registered)
     for key in ("After", "Wants"):
         assert set(before[key].split()) - set(unit[key].split()) == {NETWORK}
 
@@ -43,11 +42,8 @@ def test_a_reload_after_the_registration_touches_nothing_that_runs(
     assert after.running == before.running
 
 
-@pytest.mark.parametrize("moment", ["registered", "disabled"])
-def test_a_registered_or_switched_off_device_is_left_as_it_is(
-    offline_docker: OfflineDocker, moment: str
-) -> None:
-    boot: Boot = getattr(offline_docker, moment)
+def test_a_registered_device_is_left_as_it_is(offline_docker: OfflineDocker) -> None:
+    boot = offline_docker.registered
     assert docker(boot)["FragmentPath"] == INSTALLED
     assert "SourcePath" not in docker(boot)
     assert boot.began("docker") >= boot.active(NETWORK) > 0
