@@ -112,10 +112,11 @@ def keeps_restarting(container: Container, now: float, settings: Settings) -> bo
     """Tell whether it was restarted, and has not settled since.
 
     A slow machine restarts it too seldom for `MOST_RESTARTS`: when the app's time is up, this says
-    as much. `now` is the time of the epoch in seconds.
+    as much. `now` is the time of the epoch in seconds; if the clock was set back since the start,
+    nothing is known of a container that is up.
     """
     if container.state == "running" and container.restarts:
-        return now - (container.started_at or now) < settings.settle_seconds
+        return 0 <= now - (container.started_at or now) < settings.settle_seconds
     return container.state == "restarting"
 
 

@@ -251,6 +251,7 @@ def test_an_app_of_which_one_service_is_missing_is_left_to_compose() -> None:
     [
         pytest.param(started(1, restarts=1), True, id="restarted a moment ago"),
         pytest.param(started(2, restarts=1), False, id="restarted, and has settled since"),
+        pytest.param(started(-60, restarts=1), False, id="restarted, the clock was set back since"),
         pytest.param(started(1), False, id="started a moment ago"),
         pytest.param(web("restarting", restarts=1), True, id="waits for its next start"),
         pytest.param(exited(1, "no", restarts=1), False, id="ended for good"),
