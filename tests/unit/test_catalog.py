@@ -505,8 +505,8 @@ MERGES = "\n".join(
 )
 CHAIN = "a0: &a0 {k: v}\n" + "".join(f"a{n}: &a{n} {{<<: *a{n - 1}}}\n" for n in range(1, 20000))
 TOO_DEEP = f"docker-compose.yml: nested deeper than {MOST_DEPTH} levels"
-# libyaml 0.2.6 refuses by itself what is nested deeper than 1000 levels, before the agent sees it
-# if that many are opened in one line.
+# libyaml 0.2.6 refuses by itself what is nested deeper than 1000 levels. It looks ahead beyond
+# brackets and braces, hence before the agent can count them.
 LIBYAML_TOO_DEEP = "docker-compose.yml is not YAML: line 1: exceeded maximum nesting depth"
 TOO_MANY = "docker-compose.yml: its aliases expand to more than 100000 nodes"
 
@@ -528,7 +528,6 @@ def test_a_bomb_is_defused(settings: Settings, bomb: str, message: str) -> None:
     assert refused_quickly(settings) == message
 
 
-@pytest.mark.parametrize("levels", [MOST_DEPTH + 1, 1000, 200_000])
 @pytest.mark.parametrize(
     "opened",
     [
@@ -539,10 +538,13 @@ def test_a_bomb_is_defused(settings: Settings, bomb: str, message: str) -> None:
         pytest.param("{a: ", id="mappings in mappings"),
     ],
 )
-def test_a_tower_is_not_climbed(settings: Settings, opened: str, levels: int) -> None:
-    preloaded(settings, "shop", opened * levels)
-    by_libyaml = {LIBYAML_TOO_DEEP} if levels > 1000 else set()
-    assert refused_quickly(settings) in {TOO_DEEP} | by_libyaml
+@pytest.mark.parametrize("levels", [MOST_DEPTH + 1, 1000, None], ids=["few", "many", "a megabyte"])
+def test_a_tower_is_not_climbed(settings: Settings, opened: str, levels: int | None) -> None:
+    preloaded(settings, "shop", opened * (levels or MOST_BYTES // len(opened)))
+    refusals = {TOO_DEEP}
+    if levels is None and opened in ("[", "{"):
+        refusals.add(LIBYAML_TOO_DEEP)
+    assert refused_quickly(settings) in refusals
 
 
 # Anything at all
