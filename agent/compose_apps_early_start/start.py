@@ -112,6 +112,9 @@ def _run(settings: Settings, recorder: status.Recorder, tell: Report) -> bool:
     from .runner import Runner
 
     tell(Event(Kind.WAITING, "waiting for dockerd"))
+    if not settings.last_run.exists():
+        # The first boot: apps will have to come up. Later ones mostly find them running.
+        compose.read_ahead()
     began = time.monotonic()
     deadline = began + settings.engine_seconds
     while True:

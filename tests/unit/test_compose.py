@@ -408,6 +408,30 @@ def test_on_the_device_itself_docker_host_is_not_set(
     assert launched.options["env"] == environment()
 
 
+def test_the_kernel_is_asked_to_read_the_whole_program_ahead(
+    compose: Compose, mocker: MockerFixture
+) -> None:
+    asked = []
+
+    def advise(descriptor: int, offset: int, size: int, advice: int) -> None:
+        file = Path(f"/proc/self/fd/{descriptor}").readlink()
+        asked.append((str(file), offset, size, advice))
+
+    mocker.patch("os.posix_fadvise", advise)
+    compose.read_ahead()
+    assert compose.command is not None
+    assert asked == [(compose.command[0], 0, 0, os.POSIX_FADV_WILLNEED)]
+
+
+def test_a_program_that_cannot_be_read_ahead_is_left_to_the_first_call(
+    compose: Compose, settings: Settings
+) -> None:
+    assert compose.command is not None
+    Path(compose.command[0]).unlink()
+    compose.read_ahead()
+    Compose(settings).read_ahead()  # which finds none
+
+
 @pytest.mark.parametrize("where", ["output", "errors"])
 def test_a_failed_call_is_read_for_its_cause(
     compose: Compose, launch: Launch, tmp_path: Path, where: str

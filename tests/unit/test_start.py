@@ -118,6 +118,18 @@ def test_all_wanted_apps_run(settings: Settings, events: list[Event], dockerd: D
     assert last_run(settings)["state"] == "ok"
 
 
+def test_compose_is_read_from_the_disk_beforehand_at_the_first_boot_only(
+    settings: Settings, events: list[Event], dockerd: Dockerd, mocker: MockerFixture
+) -> None:
+    read_ahead = mocker.patch("compose_apps_early_start.compose.Compose.read_ahead")
+    preloaded(settings, "shop")
+    dockerd("shop")
+    for _ in range(2):
+        assert start.start(settings) == 0
+        assert read_ahead.call_count == 1
+        assert Kind.FINISHED in kinds(events)
+
+
 @pytest.mark.parametrize("text", [None, "", "# nothing\n"])
 def test_no_app_is_wanted(settings: Settings, events: list[Event], text: str | None) -> None:
     # And no engine is waited for, and nothing deleted.
