@@ -17,7 +17,7 @@ from pathlib import Path
 from virtual_device.firmware import COMPOSE_APPS, Firmware, firmware
 from virtual_device.machine import Machine, MachineError
 
-ROUNDS = 3
+ROUNDS = 5
 APPS = (1, 4)
 _CHECKOUT = Path(__file__).parents[2]
 _WORKER = "hub.example.test/factory/worker"
