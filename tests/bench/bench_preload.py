@@ -2,8 +2,7 @@
 
 An app of one image, whose layers unpack to `--megabytes` of programs and libraries, is put into a
 device's image. Beside it: the bytes that this adds to the image are copied, and compressed by pigz,
-and nothing else. On a busy machine the ratio of processor time says more than
-that of the clock.
+and nothing else. On a busy machine the ratio of processor time says more than that of the clock.
 """
 
 import argparse
