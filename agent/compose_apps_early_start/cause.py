@@ -1,189 +1,221 @@
-"""Why an app does not run: the causes, what to do about each, and what the agent may try itself."""
+"""Why an app does not run: each cause has a name, the next step, and says whether waiting helps."""
 
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
-
-class Remedy(Enum):
-    """One rung of the ladder for an app that failed. None of them deletes data."""
-
-    AGAIN = "up again, alone"
-    RECREATE = "up --force-recreate"
-    DOWN_UP = "down, then up"
-
-
-_NONE = ()
-_RACE = (Remedy.AGAIN,)
-_CONTAINER = (Remedy.AGAIN, Remedy.RECREATE)
-_NETWORK = (Remedy.RECREATE, Remedy.DOWN_UP)
-_ALL = (Remedy.AGAIN, Remedy.RECREATE, Remedy.DOWN_UP)
+_FINAL, _PASSES = False, True
 
 
 class Cause(Enum):
-    """Name, next step for a person, and the rungs that can help.
+    """The name of a cause, the next step for a person, and whether it can pass by waiting.
 
-    A rung is left out where it cannot help: a missing image does not appear by trying again, and
-    a container is not created anew (which drops what it wrote outside its volumes) for a port
-    that somebody else holds.
+    A final cause ends its app at once. Any other is waited for until the app's time is up, because
+    at a first boot most of them pass: a database makes its files, a device node appears, a port
+    becomes free.
     """
 
     # What the files say, before any container is touched.
     APP_FOLDER_INVALID = (
         "app-folder-invalid",
         "make it a plain folder with a name of a-z, 0-9, '-' and '_' that no other app has",
-        _NONE,
+        _FINAL,
     )
     COMPOSE_FILE_MISSING = (
         "compose-file-missing",
         "the folder must hold docker-compose.yml; put the app there again",
-        _NONE,
+        _FINAL,
     )
     COMPOSE_FILE_INVALID = (
         "compose-file-invalid",
         "run 'docker compose config' in the app's folder and correct the file",
-        _NONE,
+        _FINAL,
     )
     VARIABLE_MISSING = (
         "variable-missing",
         "give the variable a default in docker-compose.yml, or a value in the app's .env",
-        _NONE,
+        _FINAL,
     )
     ENV_FILE_MISSING = (
         "env-file-missing",
         "add the file to the app, or mark it 'required: false'",
-        _NONE,
+        _FINAL,
     )
     PROJECT_TAKEN = (
         "project-taken",
         "containers of another folder carry the same project name; remove or rename that project",
-        _NONE,
+        _FINAL,
     )
     # What the device lacks.
     COMPOSE_NOT_FOUND = (
         "compose-not-found",
         "install docker-compose (version 2 or later) into the image",
-        _NONE,
+        _FINAL,
     )
     IMAGE_MISSING = (
         "image-missing",
         "preload the image with the app, or register the device so that it can be pulled",
-        _NONE,
+        _FINAL,
     )
     REGISTRY_NEEDED = (
         "registry-needed",
-        "the app wants something from the network; preload it, or register the device",
-        _NONE,
+        "the app wants something from a registry; preload it, or register the device",
+        _FINAL,
     )
     STORE_DAMAGED = (
         "store-damaged",
         "flash the device again, or register it so that the app is fetched anew",
-        _NONE,
+        _FINAL,
     )
     VERSION_UNCLEAR = (
         "version-unclear",
         "/var/sota/import/installed_versions must name the version, or one must be removed",
-        _NONE,
+        _FINAL,
     )
     IMAGE_NOT_LOADED = (
         "image-not-loaded",
         "see 'journalctl -u docker'; overlay2 needs LmP's patch, or give dockerd the containerd "
         "image store, or preload docker's own",
-        _NONE,
+        _FINAL,
     )
     FOLDER_NOT_RESTORED = (
         "folder-not-restored",
         "see what is in the way in /var/sota/compose-apps, and whether the disk is sound",
-        _NONE,
+        _FINAL,
     )
-    NO_SPACE = ("no-space", "free space under /var, or grow the file system", _NONE)
+    NO_SPACE = ("no-space", "free space under /var, or grow the file system", _PASSES)
+    NO_RESOURCES = (
+        "no-resources",
+        "the device is short of memory or processes; see 'journalctl -k' and 'systemctl status'",
+        _PASSES,
+    )
+    DEVICE_MISSING = (
+        "device-missing",
+        "plug the device in or load its driver; else correct 'devices:' in docker-compose.yml",
+        _PASSES,
+    )
+    MOUNT_FAILED = (
+        "mount-failed",
+        "see that the source of the mount is there and has the right kind: file or folder",
+        _PASSES,
+    )
+    LOG_DRIVER_FAILED = (
+        "log-driver-failed",
+        "start the log collector first, or use the journald or json-file log driver",
+        _PASSES,
+    )
+    RUNTIME_MISSING = (
+        "runtime-missing",
+        "add the runtime or the device driver to the image and to dockerd's daemon.json",
+        _PASSES,
+    )
     NETWORK_MISSING = (
         "external-network-missing",
         "create it with 'docker network create', or start what creates it",
-        _RACE,
+        _PASSES,
     )
     VOLUME_MISSING = (
         "external-volume-missing",
         "create it with 'docker volume create', or start what creates it",
-        _RACE,
+        _PASSES,
     )
     # What stands in the way.
     PORT_TAKEN = (
         "port-taken",
         "two apps, or an app and a host service, want the same port; change one of them",
-        _RACE,
+        _PASSES,
+    )
+    ADDRESS_MISSING = (
+        "address-missing",
+        "give the host this address, or publish the port on all addresses",
+        _PASSES,
     )
     NAME_TAKEN = (
         "container-name-taken",
         "another container has that name; remove it with 'docker rm', or drop container_name",
-        _RACE,
+        _PASSES,
     )
     SUBNET_TAKEN = (
         "subnet-taken",
         "remove unused networks, or give dockerd more with default-address-pools",
-        _RACE,
+        _PASSES,
     )
     NETWORK_STALE = (
         "network-stale",
-        "run 'docker compose up -d --force-recreate' in the app's folder",
-        _NETWORK,
+        "its network is gone; keep what the container holds, then run "
+        "'docker compose up -d --force-recreate SERVICE' in the app's folder",
+        _PASSES,
+    )
+    FIREWALL_FLUSHED = (
+        "firewall-flushed",
+        "something removed dockerd's firewall rules; 'systemctl restart docker' sets them again",
+        _PASSES,
     )
     # What the containers did.
     START_FAILED = (
         "container-start-failed",
         "the container cannot be started as described; check its command, mounts and devices",
-        _CONTAINER,
+        _PASSES,
     )
-    NOT_STARTED = ("container-not-started", "look at 'docker ps -a' and dockerd's journal", _ALL)
+    NOT_STARTED = (
+        "container-not-started",
+        "look at 'docker ps -a' and dockerd's journal",
+        _PASSES,
+    )
+    PAUSED = (
+        "container-paused",
+        "somebody paused it; run 'docker unpause' on it, then restart compose-apps-early-start",
+        _FINAL,
+    )
     DEPENDENCY_FAILED = (
         "dependency-failed",
         "a service that others depend on failed; look at its log with 'docker compose logs'",
-        _CONTAINER,
+        _PASSES,
     )
-    EXITED = ("exited", "look at its log with 'docker compose logs'", _CONTAINER)
-    CRASH_LOOP = ("crash-loop", "look at its log with 'docker compose logs'", _CONTAINER)
+    EXITED = ("exited", "look at its log with 'docker compose logs'", _PASSES)
+    CRASH_LOOP = ("crash-loop", "look at its log with 'docker compose logs'", _PASSES)
     UNHEALTHY = (
         "unhealthy",
-        "look at its log, and at its health check's with docker inspect",
-        _NONE,
-    )
-    HEALTH_TIMEOUT = (
-        "health-timeout",
-        "see why it is slow, or raise EARLY_START_HEALTH_SECONDS",
-        _NONE,
+        "look at its log, and at its health check's with 'docker inspect'",
+        _PASSES,
     )
     TIMEOUT = (
         "timeout",
         "see what it waits for (depends_on?), or raise EARLY_START_APP_SECONDS",
-        _NONE,
+        _PASSES,
     )
     # What happened around it.
     ENGINE_UNAVAILABLE = (
         "engine-unavailable",
         "look at 'systemctl status docker'; on a slow board raise EARLY_START_ENGINE_SECONDS",
-        _NONE,
+        _FINAL,
     )
-    ENGINE_LOST = ("engine-lost", "look at 'journalctl -u docker'", _RACE)
+    ENGINE_LOST = ("engine-lost", "look at 'journalctl -u docker'", _PASSES)
     RUN_TIMEOUT = (
         "run-timeout",
         "see which app took the time, or raise EARLY_START_RUN_SECONDS",
-        _NONE,
+        _FINAL,
     )
-    INTERRUPTED = ("interrupted", "run 'systemctl start compose-apps-early-start' again", _NONE)
+    INTERRUPTED = (
+        "interrupted",
+        "run 'systemctl restart compose-apps-early-start'",
+        _FINAL,
+    )
+    INTERNAL_ERROR = (
+        "internal-error",
+        "this is a defect of compose-apps-early-start; report it with this line",
+        _FINAL,
+    )
     COMPOSE_FAILED = (
         "compose-failed",
         "run 'docker compose up -d --pull never' in the app's folder",
-        _ALL,
+        _PASSES,
     )
 
-    def __init__(self, label: str, hint: str, remedies: tuple[Remedy, ...]) -> None:
+    def __init__(self, label: str, hint: str, passes: bool) -> None:
         self.label = label
         self.hint = hint
-        self.remedies = remedies
-
-    @property
-    def comes_later(self) -> bool:
-        """What is missing may come without us: worth trying until the app's time is up."""
-        return self in (Cause.NETWORK_MISSING, Cause.VOLUME_MISSING, Cause.ENGINE_LOST)
+        self.passes = passes
 
 
 @dataclass(frozen=True)
@@ -196,6 +228,16 @@ class Failure:
     cause: Cause
     message: str
     container: str | None = None
+
+    @classmethod
+    def unexpected(cls, error: Exception) -> "Failure":
+        """Return the failure of an app at which the agent itself met `error`."""
+        trace = error.__traceback__
+        place = ""
+        while trace is not None:
+            place = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
+            trace = trace.tb_next
+        return cls(Cause.INTERNAL_ERROR, f"{type(error).__name__}: {error}{place}")
 
 
 NOT_TRIED = Failure(Cause.INTERRUPTED, "the run was ended before its turn")

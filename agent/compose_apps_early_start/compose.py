@@ -1,19 +1,21 @@
-"""Running docker compose: offline, bounded, as aktualizr-lite does; and reading why it failed."""
+"""Running docker compose: offline, bounded, and in the environment that aktualizr-lite gives it."""
 
 import contextlib
+import errno
 import json
 import os
 import pwd
-import re
+import resource
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from .cause import Cause, Failure
+from .cause import NOT_TRIED, Cause, Failure
+from .diagnosis import diagnose
 from .settings import Settings
 
 CONFIG_SECONDS = 30.0
@@ -21,6 +23,13 @@ CONFIG_SECONDS = 30.0
 
 STOP_SECONDS = 5.0
 """From SIGTERM to SIGKILL for a compose that is to end."""
+
+MOST_MEMORY = 512 << 20
+"""Bytes of data that one compose process may hold: it needs a tenth, and some bytes of aliases in a
+file that an app includes would have it take all that the device has."""
+
+MOST_OUTPUT = 4 << 20
+"""Bytes of what compose printed that are read."""
 
 _PLUGIN_FOLDERS = (
     ".docker/cli-plugins",  # below root's home
@@ -74,20 +83,37 @@ class Compose:
         with contextlib.suppress(OSError), Path(self.command[0]).open("rb") as program:
             os.posix_fadvise(program.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
-    def up(self, folder: Path, deadline: float, *, recreate: bool = False) -> Failure | None:
+    def up(self, folder: Path, deadline: float) -> Failure | None:
         """Bring the app in `folder` up, without network; None if compose ended well.
 
-        `deadline` is a time of `time.monotonic()`. What compose started stays when time is up.
+        `deadline` is a time of `time.monotonic()`. What compose started stays when time is up. A
+        failure that compose's words do not explain is the app's own if compose refuses its files.
         """
-        # Neither flag enters the hash of a service. -y is never given: it deletes volumes.
-        arguments = ["up", "-d", "--remove-orphans", "--pull", "never", "--no-build"]
-        if recreate:
-            arguments.append("--force-recreate")
-        return self._checked(arguments, folder, deadline)
+        failure = self._up(folder, deadline)
+        if failure is None or failure.cause is not Cause.COMPOSE_FAILED:
+            return failure
+        refused = self.config(folder)
+        if not isinstance(refused, Failure) or refused.cause is Cause.INTERRUPTED:
+            return failure
+        if refused.cause.passes:
+            return Failure(Cause.COMPOSE_FILE_INVALID, refused.message)
+        return refused
 
-    def down(self, folder: Path, deadline: float) -> Failure | None:
-        """Remove the containers and networks of the app in `folder`; never its volumes."""
-        return self._checked(["down"], folder, deadline)
+    def make_networks(self, folder: Path, deadline: float) -> Failure | None:
+        """Make what the app in `folder` lacks, its networks first of all; replace no container.
+
+        Containers whose network is gone do not start by it.
+        """
+        return self._up(folder, deadline, "--no-recreate")
+
+    def recreate(self, folder: Path, service: str, deadline: float) -> Failure | None:
+        """Make the containers of one service anew; what they wrote outside of volumes is lost."""
+        return self._up(folder, deadline, "--no-deps", "--force-recreate", service)
+
+    def _up(self, folder: Path, deadline: float, *more: str) -> Failure | None:
+        # None of these flags enters the hash of a service. -y is never given: it deletes volumes.
+        # --remove-orphans is not either: aktualizr-lite gives it when the app is its own.
+        return self._checked(["up", "-d", "--pull", "never", "--no-build", *more], folder, deadline)
 
     def config(self, folder: Path) -> Mapping[str, Any] | Failure:
         """Return what compose makes of the app's files; needs no dockerd."""
@@ -97,13 +123,18 @@ class Compose:
         try:
             status, output, errors = self._run(["config", "--format", "json"], folder, deadline)
         except OSError as error:
-            return self._cannot_run(error)
+            return self._cannot_run(error, folder)
+        if self._cancelled:
+            return NOT_TRIED
         if status is None:
             return Failure(Cause.COMPOSE_FILE_INVALID, "'docker compose config' took too long")
         if status != 0:
             return diagnose(errors)
-        document: Mapping[str, Any] = json.loads(output)
-        if not document.get("services"):
+        try:
+            document = json.loads(output[output.index("{") :])
+        except ValueError:
+            return Failure(Cause.COMPOSE_FAILED, "'docker compose config' printed no JSON")
+        if not isinstance(document, dict) or not document.get("services"):
             return Failure(Cause.COMPOSE_FILE_INVALID, "no service is active")
         return document
 
@@ -127,16 +158,20 @@ class Compose:
         try:
             status, output, errors = self._run(arguments, folder, deadline)
         except OSError as error:
-            return self._cannot_run(error)
+            return self._cannot_run(error, folder)
         if self._cancelled:
             return Failure(Cause.INTERRUPTED, "the run was ended while the app was coming up")
         if status is None:
             return Failure(Cause.TIMEOUT, f"'docker compose {arguments[0]}' did not end in time")
         return None if status == 0 else diagnose(output + "\n" + errors)
 
-    def _cannot_run(self, error: OSError) -> Failure:
-        # A plugin that a power cut left empty, or of another architecture.
+    def _cannot_run(self, error: OSError, folder: Path) -> Failure:
         assert self.command is not None
+        if error.errno in (errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE):
+            return Failure(Cause.NO_RESOURCES, f"compose cannot be started: {error.strerror}")
+        if not folder.is_dir():
+            return Failure(Cause.APP_FOLDER_INVALID, f"{folder} is gone")
+        # A plugin that a power cut left empty, or of another architecture.
         return Failure(
             Cause.COMPOSE_NOT_FOUND, f"{self.command[0]} cannot be run: {error.strerror}"
         )
@@ -146,23 +181,25 @@ class Compose:
     ) -> tuple[int | None, str, str]:
         """Return exit status (None: time was up), output and errors."""
         assert self.command is not None
-        process = self._start([*self.command, *arguments], folder)
-        if process is None:
-            return -signal.SIGTERM, "", ""
-        try:
-            output, errors = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
-            status: int | None = process.returncode
-        except subprocess.TimeoutExpired:
-            output, errors = _stop(process)
-            status = None
-        finally:
-            with self._lock:
-                self._running.discard(process)
-            if process.poll() is None:
-                _stop(process)
-        return status, output.decode(errors="replace"), errors.decode(errors="replace")
+        # Not pipes: their end comes only when every child of compose has closed them, too.
+        with _memory_file("output") as output, _memory_file("errors") as errors:
+            process = self._start([*self.command, *arguments], folder, output, errors)
+            if process is None:
+                return -signal.SIGTERM, "", ""
+            try:
+                status: int | None = process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                status = None
+            finally:
+                with self._lock:
+                    self._running.discard(process)
+                if process.poll() is None:
+                    _stop(process)
+            return status, _text(output), _text(errors)
 
-    def _start(self, argv: list[str], folder: Path) -> "subprocess.Popen[bytes] | None":
+    def _start(
+        self, argv: list[str], folder: Path, output: BinaryIO, errors: BinaryIO
+    ) -> "subprocess.Popen[bytes] | None":
         """Start compose in a process group of its own, unless the run was cancelled."""
         with self._lock:
             if self._cancelled:
@@ -172,12 +209,25 @@ class Compose:
                 cwd=folder,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stdout=output,
+                stderr=errors,
                 start_new_session=True,
             )
             self._running.add(process)
-            return process
+        # In the first moments of its life it has not read a file yet.
+        with contextlib.suppress(OSError):
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
+        return process
+
+
+def _memory_file(name: str) -> BinaryIO:
+    return open(os.memfd_create(name), "w+b")  # noqa: PTH123
+
+
+def _text(file: BinaryIO) -> str:
+    """Return what was written to `file`; of much only the end, where the reason stands."""
+    file.seek(max(0, file.seek(0, os.SEEK_END) - MOST_OUTPUT))
+    return file.read().decode(errors="replace")
 
 
 def _find(settings: Settings) -> tuple[str, ...] | None:
@@ -202,58 +252,10 @@ def _signal_group(process: "subprocess.Popen[bytes]", number: signal.Signals) ->
         os.killpg(process.pid, number)
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> tuple[bytes, bytes]:
-    _signal_group(process, signal.SIGTERM)
-    try:
-        return process.communicate(timeout=STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        _signal_group(process, signal.SIGKILL)
-        return process.communicate()
-
-
-_MESSAGES = tuple(
-    (re.compile(pattern, re.IGNORECASE), cause)
-    for pattern, cause in (
-        (r"no space left on device", Cause.NO_SPACE),
-        (r"failed to extract layer|error unpacking image", Cause.IMAGE_NOT_LOADED),
-        (r"cannot connect to the docker daemon|error during connect|connection reset by peer"
-         r"|/docker\.sock.*(: EOF|connection refused|no such file)|unexpected EOF",
-         Cause.ENGINE_LOST),
-        (r"no such image|unable to find image|pull access denied", Cause.IMAGE_MISSING),
-        (r"dial tcp|no such host|failed to resolve reference|TLS handshake timeout"
-         r"|network is unreachable", Cause.REGISTRY_NEEDED),
-        # A container refers to its network by id, a compose file by name.
-        (r"network [0-9a-f]{64} not found|network-scoped alias .* but .* network",
-         Cause.NETWORK_STALE),
-        (r"network .* declared as external, but could not be found|network \S+ not found",
-         Cause.NETWORK_MISSING),
-        (r"external volume .* not found", Cause.VOLUME_MISSING),
-        (r"required variable \S+ is missing a value", Cause.VARIABLE_MISSING),
-        (r"env file .* not found", Cause.ENV_FILE_MISSING),
-        (r"could not find an available, non-overlapping|pool overlaps with other one"
-         r"|all predefined address pools have been fully subnetted", Cause.SUBNET_TAKEN),
-        (r"port is already allocated|address already in use", Cause.PORT_TAKEN),
-        (r"container name \S+ is already in use", Cause.NAME_TAKEN),
-        (r"dependency failed to start|didn't complete successfully", Cause.DEPENDENCY_FAILED),
-        (r"no configuration file provided", Cause.COMPOSE_FILE_MISSING),
-        (r"validating .*:|yaml: |invalid (interpolation|compose|reference)"
-         r"|undefined (network|volume|service|config|secret)"
-         r"|depends on undefined|services\.\S+ (must|additional|conflicting)"
-         r"|refers to undefined|empty compose file|additional propert", Cause.COMPOSE_FILE_INVALID),
-        (r"oci runtime create failed|failed to create (shim )?task"
-         r"|error (mounting|gathering device)|invalid mount config"
-         r"|bind source path does not exist|exec format error",
-         Cause.START_FAILED),
-    )
-)  # fmt: skip
-"""Since compose 2.33 every failure has exit status 1, so only its words tell them apart."""
-
-
-def diagnose(output: str) -> Failure:
-    """Read the words of a failed compose into a cause, with the line that says it as message."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    for pattern, cause in _MESSAGES:
-        for line in reversed(lines):
-            if pattern.search(line):
-                return Failure(cause, line)
-    return Failure(Cause.COMPOSE_FAILED, lines[-1] if lines else "compose ended without a word")
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        _signal_group(process, number)
+        # One that does not even die hangs in the kernel: it is left behind.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+            return

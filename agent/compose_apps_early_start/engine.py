@@ -5,10 +5,9 @@ starts.
 """
 
 import contextlib
-import datetime
+import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ import requests
 import urllib3
 from docker.transport import UnixHTTPAdapter
 
-from .container import Container, State, Storage
-from .errors import EngineError
+from .container import Container, Listed, State, Storage
+from .errors import EngineError, RefusedError
 from .settings import Settings
 
 REQUEST_SECONDS = 60.0
@@ -29,7 +28,9 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.05, 0.5
 """Between two attempts, in seconds, while nothing listens on the socket."""
 
 _PROJECT = "com.docker.compose.project"
-_EVERY_PROJECT = ""
+
+# The agent needs nothing of root's docker configuration, and a broken one must not stop it.
+docker.utils.config.find_config_file = lambda _path=None: None
 
 # LmP v97 pairs docker 7.0.0 with requests 2.32, which asks the adapter for connections by a method
 # that this SDK does not have yet ("Not supported URL scheme http+docker").
@@ -46,9 +47,11 @@ if "get_connection_with_tls_context" not in vars(UnixHTTPAdapter):
 class Engine:
     """A dockerd that is up. Safe to use from several threads."""
 
-    def __init__(self, client: docker.APIClient, url: str) -> None:
+    def __init__(self, client: docker.APIClient, url: str, pid_file: Path) -> None:
         self._client = client
         self._url = url
+        self._pid_file = pid_file
+        self._first_seen: dict[str, tuple[str, float]] = {}
 
     @classmethod
     def connect(cls, settings: Settings, seconds: float) -> "Engine":
@@ -79,14 +82,37 @@ class Engine:
             time.sleep(delay)
             delay = min(2 * delay, _LONGEST_DELAY)
         client.timeout = REQUEST_SECONDS
-        return cls(client, url)
+        return cls(client, url, settings.docker_pid)
 
-    def state(self, images: Collection[str]) -> State:
-        """Return which of `images` are present, and all containers of compose projects.
+    def state(self, images: Collection[str], folders: Collection[str]) -> State:
+        """Return which of `images` are present, and the containers of the apps in `folders`.
 
-        An image is present if the reference resolves as the compose file writes it.
+        An image is present if the reference resolves as the compose file writes it. Containers of
+        other folders are listed only.
         """
-        return State(self._present(images), self.containers())
+        listed = self._list(_PROJECT)
+        return State(
+            images=self._present(images),
+            listed=listed,
+            containers=self._inspected(listed, folders),
+            networks=self.networks(),
+        )
+
+    def networks(self) -> frozenset[str]:
+        """Return the ids of all networks."""
+        with _speaking():
+            return frozenset(each["Id"] for each in self._client.networks())
+
+    def identity(self) -> str | None:
+        """Return what no other dockerd of this boot has, None if that cannot be known.
+
+        Source: dockerd's `--pidfile`, by default /run/docker.pid; proc(5).
+        """
+        try:
+            pid = int(self._pid_file.read_text())
+            return f"{pid}:{_process_started(pid)}"
+        except (OSError, ValueError, IndexError):
+            return None
 
     def storage(self) -> Storage:
         """Return how this engine keeps images."""
@@ -129,7 +155,7 @@ class Engine:
             listed = {
                 reference
                 for image in self._client.images()
-                for reference in (*(image["RepoDigests"] or ()), *(image["RepoTags"] or ()))
+                for reference in (*(image["RepoDigests"] or ()), *_tags(image))
             }
             # The list has full names; only what it does not have is asked for one by one.
             return frozenset(each for each in images if each in listed or self._resolves(each))
@@ -145,20 +171,111 @@ class Engine:
             raise
         return True
 
-    def containers(self, folder: str | None = None) -> tuple[Container, ...]:
-        """Return the containers of the compose project run in `folder`, or of all of them."""
-        label = _PROJECT if folder is None else f"{_PROJECT}.working_dir={folder}"
+    def containers(self, *folders: str) -> tuple[Container, ...]:
+        """Return the containers of the apps in `folders`."""
+        label = f"{_PROJECT}.working_dir={folders[0]}" if len(folders) == 1 else _PROJECT
+        return self._inspected(self._list(label) if folders else (), folders)
+
+    def _inspected(
+        self, listed: Collection[Listed], folders: Collection[str]
+    ) -> tuple[Container, ...]:
+        own = (self._inspect(each) for each in listed if each.folder in folders)
+        return tuple(each for each in own if each is not None)
+
+    def _list(self, label: str) -> tuple[Listed, ...]:
         with _speaking():
             found = self._client.containers(all=True, filters={"label": label})
-            return tuple(
-                container for each in found if (container := self._inspect(each["Id"])) is not None
+        return tuple(
+            Listed(
+                id=each["Id"],
+                name=next(iter(each.get("Names") or ()), "").lstrip("/"),
+                project=(each.get("Labels") or {}).get(_PROJECT, ""),
+                folder=(each.get("Labels") or {}).get(f"{_PROJECT}.working_dir", ""),
             )
+            for each in found
+        )
 
-    def _inspect(self, identifier: str) -> Container | None:
+    def _inspect(self, listed: Listed) -> Container | None:
+        """Return all about a container; None if it was removed since it was listed."""
         try:
-            return _container(self._client.inspect_container(identifier))
-        except docker.errors.NotFound:  # removed since it was listed
-            return None
+            with _speaking():
+                found = self._client.inspect_container(listed.id)
+            return self._container(listed, found)
+        except RefusedError as error:
+            if error.missing:
+                return None
+            return Container(**vars(listed), service="", error=str(error))
+
+    def _container(self, listed: Listed, found: dict[str, Any]) -> Container:
+        labels = found["Config"].get("Labels") or {}
+        state, host = found["State"], found["HostConfig"]
+        attached = found["NetworkSettings"].get("Networks") or {}
+        return Container(
+            **vars(listed),
+            service=labels.get("com.docker.compose.service", ""),
+            one_off=labels.get("com.docker.compose.oneoff") == "True",
+            image=found["Config"]["Image"],
+            published_hash=labels.get("io.compose-spec.config-hash"),
+            state=state["Status"],
+            error=" ".join(state.get("Error", "").split()),
+            exit_code=state["ExitCode"],
+            out_of_memory=state.get("OOMKilled", False),
+            health=(state.get("Health") or {}).get("Status"),
+            restart_policy=(host.get("RestartPolicy") or {}).get("Name") or "no",
+            restarts=found.get("RestartCount", 0),
+            up_for=self._up_for(listed.id, state) if state["Status"] == "running" else None,
+            finished_at=state["FinishedAt"],
+            networks=tuple((name, each["NetworkID"]) for name, each in attached.items()),
+            network_mode=host.get("NetworkMode") or "none",
+        )
+
+    def _up_for(self, identifier: str, state: dict[str, Any]) -> float:
+        """Return for how many seconds the container's process has been running.
+
+        By the kernel's clock, which no correction of the time changes. Where it cannot be asked,
+        the seconds since this start of the container was first seen.
+        """
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            ticks = _process_started(state["Pid"])
+            began = ticks / os.sysconf("SC_CLK_TCK")
+            return float(max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began))
+        now = time.monotonic()
+        start, since = self._first_seen.get(identifier, ("", now))
+        if start != state["StartedAt"]:
+            since = now
+        self._first_seen[identifier] = (state["StartedAt"], since)
+        return now - since
+
+    def reconnect(self, container: Container, network: str) -> str | None:
+        """Connect `container` to the network of this name anew, as it was connected before.
+
+        For a network that was made anew under the name of one that is gone. The container is not
+        touched otherwise. Returns what dockerd said if it refused, None if all is well.
+        """
+        try:
+            with _speaking():
+                found = self._client.inspect_container(container.id)
+                known = found["NetworkSettings"].get("Networks") or {}
+                before = known.get(network) or {}
+                addresses = before.get("IPAMConfig") or {}
+                # dockerd puts the container's own short id among them by itself.
+                aliases = before.get("Aliases") or ()
+                aliases = [each for each in aliases if not container.id.startswith(each)]
+                if network in known:
+                    self._client.disconnect_container_from_network(
+                        container.id, network, force=True
+                    )
+                self._client.connect_container_to_network(
+                    container.id,
+                    network,
+                    ipv4_address=addresses.get("IPv4Address") or None,
+                    ipv6_address=addresses.get("IPv6Address") or None,
+                    aliases=aliases or [container.service],
+                    links=before.get("Links"),
+                )
+        except RefusedError as error:
+            return str(error)
+        return None
 
     def last_words(self, container: str) -> str | None:
         """Return the last line that the container with this id logged, at most 200 characters.
@@ -176,7 +293,7 @@ class Engine:
 
 
 class Watch:
-    """Wakes up whoever waits for a container of a project to change.
+    """Wakes up who waits for containers of compose projects to change.
 
     The events only wake: what happened is asked of the engine, so a lost event costs time, never
     truth.
@@ -184,55 +301,76 @@ class Watch:
 
     def __init__(self, client: docker.APIClient) -> None:
         self._client = client
-        self._changed = threading.Condition()
-        self._counts: Counter[str] = Counter()
+        self._condition = threading.Condition()
+        self._changed: set[str] = set()
         self._closed = False
         self.losses = 0
         """How often dockerd went away: what ran before need not run after."""
         self._since = int(time.time())
         threading.Thread(target=self._listen, name="events", daemon=True).start()
 
-    def count(self, project: str) -> int:
-        """How often `project` changed: take it before asking the engine, give it to `wait`."""
-        with self._changed:
-            return self._count(project)
+    def changes(self, seconds: float) -> frozenset[str]:
+        """Return the projects that changed since the last call; wait up to `seconds` for one."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._changed or self._closed, max(0.0, seconds))
+            changed = frozenset(self._changed)
+            self._changed.clear()
+            return changed
 
-    def wait(self, project: str, count: int, seconds: float) -> None:
-        """Wait until `project` changed after `count`, but no longer than `seconds`."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._count(project) != count or self._closed, seconds)
+    def wake(self, project: str = "") -> None:
+        """Let the waiting one go on, as if `project` had changed."""
+        with self._condition:
+            self._changed.add(project)
+            self._condition.notify_all()
 
     def close(self) -> None:
-        """Let all waiters go."""
-        with self._changed:
+        """Wait for nothing any more."""
+        with self._condition:
             self._closed = True
-            self._changed.notify_all()
-
-    def _count(self, project: str) -> int:
-        return self._counts[project] + self._counts[_EVERY_PROJECT]
+            self._condition.notify_all()
 
     def _listen(self) -> None:
-        filters = {"type": "container", "label": _PROJECT}
+        # Not the events of each health check, which come all the time.
+        filters = {"type": "container", "label": _PROJECT, "event": _EVENTS}
         while not self._closed:
             with contextlib.suppress(EngineError), _speaking():
                 for event in self._client.events(since=self._since, filters=filters, decode=True):
-                    self._wake(event["Actor"]["Attributes"][_PROJECT])
+                    self.wake(event["Actor"]["Attributes"][_PROJECT])
             # The stream ends when dockerd does.
             self.losses += 1
-            self._wake(_EVERY_PROJECT)
+            self.wake()
             time.sleep(_LONGEST_DELAY)
 
-    def _wake(self, project: str) -> None:
-        with self._changed:
-            self._counts[project] += 1
-            self._changed.notify_all()
+
+_EVENTS = ["create", "start", "die", "oom", "pause", "unpause", "destroy", "health_status"]
+
+
+def _tags(image: dict[str, Any]) -> Iterator[str]:
+    # A name with a digest may be left over from an import: listed, it does not resolve.
+    return (each for each in image["RepoTags"] or () if "@" not in each)
+
+
+def _process_started(pid: int) -> int:
+    """Return when a process was started, in clock ticks since the boot. Source: proc(5), stat."""
+    # The name of the program stands in brackets, and may hold blanks and brackets itself.
+    text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    return int(text.rpartition(")")[2].split()[19])
 
 
 @contextlib.contextmanager
 def _speaking() -> Iterator[None]:
-    """Turn every way in which the SDK says that dockerd failed into `EngineError`."""
+    """Turn every way in which the SDK says that dockerd failed into `EngineError`.
+
+    What dockerd itself said is a `RefusedError`.
+    """
     try:
         yield
+    except docker.errors.APIError as error:
+        raise RefusedError(
+            str(error.explanation or error),
+            "look at 'journalctl -u docker'",
+            missing=error.status_code == 404,
+        ) from error
     except (
         docker.errors.DockerException,
         requests.RequestException,
@@ -246,41 +384,6 @@ def _speaking() -> Iterator[None]:
 
 def _innermost(error: BaseException) -> str:
     """Return the words of the first cause: the SDK wraps it up to five times."""
-    # An APIError has dockerd's own words, its cause only the HTTP status.
-    while not isinstance(error, docker.errors.APIError):
-        inner = error.__cause__ or error.__context__
-        if inner is None:
-            break
+    while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def _container(found: dict[str, Any]) -> Container:
-    labels = found["Config"]["Labels"] or {}
-    state = found["State"]
-    return Container(
-        id=found["Id"],
-        name=found["Name"].lstrip("/"),
-        project=labels.get(_PROJECT, ""),
-        folder=labels.get(f"{_PROJECT}.working_dir", ""),
-        service=labels.get("com.docker.compose.service", ""),
-        one_off=labels.get("com.docker.compose.oneoff") == "True",
-        image=found["Config"]["Image"],
-        published_hash=labels.get("io.compose-spec.config-hash"),
-        state=state["Status"],
-        exit_code=state["ExitCode"],
-        health=(state.get("Health") or {}).get("Status"),
-        restart_policy=found["HostConfig"]["RestartPolicy"]["Name"] or "no",
-        restarts=found["RestartCount"],
-        started_at=_seconds(state["StartedAt"]),
-        finished_at=_seconds(state["FinishedAt"]),
-    )
-
-
-def _seconds(text: str) -> float | None:
-    """Read a time of the Engine API (RFC 3339 with nanoseconds); the year 1 means never."""
-    if text.startswith("0001-"):
-        return None
-    whole, _, rest = text.rstrip("Z").partition(".")
-    moment = datetime.datetime.fromisoformat(whole).replace(tzinfo=datetime.UTC)
-    return moment.timestamp() + float(f"0.{rest or 0}")

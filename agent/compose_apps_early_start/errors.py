@@ -30,3 +30,11 @@ class InterruptedRun(BaseException):
 
     Like KeyboardInterrupt it is no `Exception`, for the docker SDK wraps every one of those.
     """
+
+
+class RefusedError(EngineError):
+    """dockerd is there, and refuses this one request; `missing` if it knows no such thing."""
+
+    def __init__(self, message: str, hint: str, *, missing: bool) -> None:
+        super().__init__(message, hint)
+        self.missing = missing

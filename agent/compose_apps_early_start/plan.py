@@ -4,12 +4,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from .catalog import App
 from .cause import Cause, Failure
-from .container import Container, State
+from .container import Container, Listed, State
+from .preloaded import App
 from .selection import Selection
 from .store import Image, StoreError
-from .verdict import runs_as_wanted
+from .verdict import Finished, needs_no_up
 
 
 class Action(Enum):
@@ -17,6 +17,7 @@ class Action(Enum):
 
     RESTORE = "put the app's folder back from the store"
     LOAD = "load an image from the store"
+    RECONNECT = "connect containers to their network again"
     UP = "docker compose up"
 
 
@@ -60,17 +61,17 @@ class Plan:
 def make(
     selection: Selection,
     state: State | None,
-    boot_time: float,
+    finished: Finished,
     stored: Mapping[str, Image | StoreError],
 ) -> Plan:
     """Plan the `selection` for an engine in `state`, or for one that was not asked (None).
 
-    `boot_time` is the time of the epoch in seconds at which this boot began, `stored` what the
-    store holds of the images that the engine lacks, by reference.
+    `finished` are the one-shots that ended well under this engine, `stored` what the store holds of
+    the images that the engine lacks, by reference.
     """
     return Plan(
         selection=selection,
-        apps=tuple(_plan_app(app, state, boot_time, stored) for app in selection.apps),
+        apps=tuple(_plan_app(app, state, finished, stored) for app in selection.apps),
         engine_known=state is not None,
     )
 
@@ -78,27 +79,39 @@ def make(
 def _plan_app(
     app: App,
     state: State | None,
-    boot_time: float,
+    finished: Finished,
     stored: Mapping[str, Image | StoreError],
 ) -> AppPlan:
     if app.failure:
         return AppPlan(app, (), failure=app.failure)
-    steps = [Step(Action.RESTORE)] if app.from_store else []
+    restore = (Step(Action.RESTORE),) if app.from_store else ()
     if state is None:
-        return AppPlan(app, (*steps, Step(Action.UP)))
+        return AppPlan(app, (*restore, Step(Action.UP)))
     own = [each for each in state.containers if each.folder == str(app.folder)]
-    foreign = _foreign(app, state.containers)
-    if foreign:
-        return AppPlan(app, (), failure=foreign)
-    if runs_as_wanted(app, own, boot_time) and not app.from_store:
-        return AppPlan(app, ())
+    failure = _foreign(app, state.listed) or _paused(own)
+    if failure:
+        return AppPlan(app, (), failure=failure)
     missing = tuple(image for image in app.images if image not in state.images)
-    for reference in missing:
-        image = stored.get(reference)
-        if not isinstance(image, Image):
-            return AppPlan(app, (), missing, _not_there(missing, image))
-        steps.append(Step(Action.LOAD, image))
-    return AppPlan(app, (*steps, Step(Action.UP)), missing)
+    loads, error = _loads(missing, stored)
+    if needs_no_up(app, own, finished):
+        # What is damaged or lost beside containers that run is put back for the next start, and
+        # for aktualizr-lite, which would take down an app without its images.
+        return AppPlan(app, (*restore, *loads), missing)
+    if len(loads) < len(missing):
+        return AppPlan(app, (), missing, _not_there(missing, error))
+    reconnect = any(each.lost_networks(state.networks) for each in own)
+    reconnects = (Step(Action.RECONNECT),) if reconnect else ()
+    return AppPlan(app, (*restore, *loads, *reconnects, Step(Action.UP)), missing)
+
+
+def _loads(
+    missing: tuple[str, ...], stored: Mapping[str, Image | StoreError]
+) -> tuple[tuple[Step, ...], StoreError | None]:
+    """Return the steps for those images that the store has, and what is wrong with another."""
+    found = [stored.get(reference) for reference in missing]
+    errors = [each for each in found if isinstance(each, StoreError)]
+    loads = tuple(Step(Action.LOAD, each) for each in found if isinstance(each, Image))
+    return loads, errors[0] if errors else None
 
 
 def _not_there(missing: tuple[str, ...], error: StoreError | None) -> Failure:
@@ -108,13 +121,21 @@ def _not_there(missing: tuple[str, ...], error: StoreError | None) -> Failure:
     return Failure(Cause.IMAGE_MISSING, f"image {missing[0]} is not on this device{more}")
 
 
-def _foreign(app: App, containers: Collection[Container]) -> Failure | None:
-    # --remove-orphans would remove them: they are not in this app's compose file.
-    for each in containers:
+def _foreign(app: App, listed: Collection[Listed]) -> Failure | None:
+    # Compose would take them for containers of this app.
+    for each in listed:
         if each.project == app.project and each.folder != str(app.folder):
             return Failure(
                 Cause.PROJECT_TAKEN,
                 f"container {each.name!r} of {each.folder or 'an unknown folder'} "
                 f"belongs to the compose project {app.project!r} too",
             )
+    return None
+
+
+def _paused(own: Collection[Container]) -> Failure | None:
+    # Compose would replace it.
+    for each in own:
+        if each.state == "paused":
+            return Failure(Cause.PAUSED, f"container {each.name!r} is paused")
     return None

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import registration, selection
+from . import oneshots, registration, selection
 from .compose import Compose
 from .errors import EngineError
 from .plan import AppPlan, Plan, Step, make
 from .report import printable
 from .settings import Settings
-from .start import boot_time
 from .store import Image, StoreError
+from .verdict import Finished
 
 SCHEMA = 1
 """Of the JSON; raised when a key changes its meaning or goes away."""
@@ -40,15 +40,17 @@ def preview(settings: Settings) -> Preview:
 
     wanted = selection.select(settings, Compose(settings).config)
     state = None
+    finished: Finished = ()
     stored: Mapping[str, Image | StoreError] = {}
     unchecked = (f"restorable store: {wanted.store_error}",) if wanted.store_error else ()
     try:
         engine = Engine.connect(settings, ENGINE_SECONDS)
-        state = engine.state(wanted.images)
+        state = engine.state(wanted.images, wanted.folders)
+        finished = oneshots.recall(settings, engine.identity())
         stored = selection.stored_images(wanted, state, engine)
     except EngineError as error:
         unchecked = (*unchecked, f"images and containers: {error}")
-    the_plan = make(wanted, state, boot_time(), stored)
+    the_plan = make(wanted, state, finished, stored)
     return Preview(the_plan, settings, registration.registered_by(settings), unchecked)
 
 

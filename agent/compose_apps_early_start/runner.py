@@ -1,76 +1,108 @@
-"""Executes a plan: apps side by side within a bound, each with its own time and own verdict.
+"""Executes a plan: brings apps up side by side, and watches them until each runs or its time is up.
 
-First every app is brought up, in order of dispatch. Then those that failed climb the ladder of
-their cause, round by round, one at a time, so that two apps that fight for a port or a subnet are
-told apart. No app waits long for another: see `PATIENCE`.
+There is one tool, `docker compose up -d`. A container that fails is dockerd's to restart, by its
+own policy; what has no policy, or what dockerd refused to start, is tried again by another `up`,
+later and later. Nothing is ever taken down, and no container that ran is replaced, but for the one
+case in `Runner._reconnect`. What cannot pass by waiting is told at once, see `cause.Cause`.
+
+One thread decides. Calls that take long have threads of their own, which only hand back how
+the call ended: so no lock guards the state of an app.
 """
 
+import collections
+import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from . import bundle
+from . import bundle, oneshots
 from .bundle import SpaceError
-from .catalog import App
-from .cause import NOT_TRIED, Cause, Failure, Remedy
+from .cause import NOT_TRIED, Cause, Failure
 from .compose import Compose
+from .container import Container
+from .diagnosis import cause_of
 from .engine import Engine
 from .errors import EngineError, InterruptedRun
 from .images import Loader
 from .plan import Action, AppPlan, Plan
+from .preloaded import App
 from .report import Event, Kind, Report
 from .restorable import Restorable
 from .settings import Settings
 from .store import Store, StoreError
-from .verdict import Runs, crash_loop, judge, keeps_restarting
+from .verdict import LEAST_TELLING, Finished, Need, Runs, Waits, judge
 
-PATIENCE = 20.0
-"""So many seconds an app waits for a free place, or for others to end before it is tried alone.
+Ending = Failure | None
+"""How a call ended; None: well."""
 
-After that it goes ahead beside them: one app that hangs must not hold back another.
+HOLD_SECONDS = 20.0
+"""For how many seconds a `docker compose up` counts among those that come up side by side.
+
+It may wait for a health check until the app's time is up, and must not keep others from starting.
 """
 
-LOADING_PATIENCE = 5.0
-"""So many seconds the first image waits until the apps are up that need none.
+LOADING_SECONDS = 5.0
+"""For how many seconds the first load of an image waits until the apps are up that need none.
 
 Loading keeps all cores and the disk busy: beside it a start took three times as long.
 """
 
-FIRST_BACK_OFF, LONGEST_BACK_OFF = 1.0, 8.0
-"""Before the first round of retries, doubled with each, in seconds."""
+FIRST_BACK_OFF, LONGEST_BACK_OFF = 1.0, 10.0
+"""Seconds before the second `docker compose up` of an app, doubled with each, and the most."""
+
+STATUS_SECONDS = 5.0
+"""Between two words on what one app waits for."""
+
+ENGINE_PAUSE = 0.5
+"""Seconds before a dockerd that failed is asked again."""
+
+END_SECONDS = 8.0
+"""For all calls together to end, in a run that is told to end."""
 
 
 @dataclass
-class Attempts:
-    """How far one app is. `failure` is None once it runs, `told` when that is final and reported.
+class AppRun:
+    """How far one app is in this run. All times are of `time.monotonic()`.
 
-    `prepares` while something of it is still to be put back, `has_place` while it is among the
-    few that come up, `tried` once it has been. `spent` is in seconds: its own attempts, and the
-    back-offs that it waited for.
+    `prepares` while something of it has to be put back, `wants_up` while it needs a (further) `up`,
+    not before `next_up`. `busy` is since when a call for it goes on. `losses` is how often dockerd
+    had been lost when its last `up` began, None before that. `trouble` is why it does not run, as
+    far as is known. With an `outcome` it is decided: `Runs` may still change, a `Failure` not.
+    `what` it waits for was told at `told_at`.
     """
 
     plan: AppPlan
-    failure: Failure | None = NOT_TRIED
-    active: bool = False
-    has_place: bool = False
-    prepares: bool = False
+    prepares: bool
+    wants_up: bool
+    reconnects: bool
+    next_up: float = 0.0
+    back_off: float = FIRST_BACK_OFF
+    busy: float | None = None
     tried: bool = False
-    told: bool = False
-    spent: float = 0.0
-    used: set[Remedy] = field(default_factory=set)
+    deadline: float = math.inf
+    losses: int | None = None
+    look_at: float = 0.0
+    trouble: Failure = NOT_TRIED
+    outcome: Runs | Failure | None = None
+    what: str = ""
+    told_at: float = 0.0
+    replaced: set[str] = field(default_factory=set)
 
     @property
     def app(self) -> App:
         """The app itself."""
         return self.plan.app
 
-    def next_remedy(self) -> Remedy | None:
-        """Return the next rung for what failed last, None if there is nothing left to try."""
-        if self.failure is None:
-            return None
-        if self.failure.cause.comes_later:
-            return Remedy.AGAIN
-        return next((each for each in self.failure.cause.remedies if each not in self.used), None)
+    @property
+    def has_failed(self) -> bool:
+        """Whether it is decided that it does not run."""
+        return isinstance(self.outcome, Failure)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether its containers are what decides next."""
+        return not (self.has_failed or self.prepares or self.wants_up or self.busy)
 
 
 class Runner:
@@ -85,7 +117,7 @@ class Runner:
         report: Report,
         ready: float,
     ) -> None:
-        """`ready` is when the engine was, a time of `time.monotonic()`; so are all deadlines."""
+        """`ready` is when the engine was, a time of `time.monotonic()`."""
         self._settings = settings
         self._engine = engine
         self._compose = compose
@@ -94,16 +126,14 @@ class Runner:
         self._report = report
         self._ready = ready
         self._deadline = ready + settings.run_seconds
-        self._changed = threading.Condition()
-        self._coming_up = 0
-        self._restoring = threading.Lock()
-        self._before_loading: tuple[Attempts, ...] = ()
-        self._loading_began = False
-        self._back_off = FIRST_BACK_OFF
-        self._lost_since: float | None = None
-        self._stopping = False
-        self._threads: list[threading.Thread] = []
+        self._identity = engine.identity()
+        self._finished: Finished = oneshots.recall(settings, self._identity)
         self._watch = engine.watch()
+        self._losses = 0
+        self._now = ready
+        self._ended: collections.deque[tuple[AppRun, Ending]] = collections.deque()
+        self._threads: list[threading.Thread] = []
+        self._runs: tuple[AppRun, ...] = ()
 
     def run(self, plan: Plan) -> bool:
         """Execute `plan`, report how each app ended, and return whether everything was tried.
@@ -111,157 +141,155 @@ class Runner:
         It was not if SIGTERM or SIGINT asked for an end (`InterruptedRun` in this thread): compose
         is ended then, and the containers are left as they are.
         """
-        every = tuple(
-            Attempts(each, prepares=each.does(Action.RESTORE) or each.does(Action.LOAD))
+        self._runs = tuple(
+            AppRun(
+                each,
+                prepares=each.does(Action.RESTORE) or each.does(Action.LOAD),
+                wants_up=each.does(Action.UP),
+                reconnects=each.does(Action.RECONNECT),
+            )
             for each in plan.apps
-        )
-        self._before_loading = tuple(
-            each for each in every if each.plan.steps and not each.plan.does(Action.LOAD)
         )
         complete = False
         try:
-            self._dispatch(every)
-            self._retry(every)
+            for each in self._runs:
+                if each.plan.failure:
+                    self._fail(each, each.plan.failure)
+            while True:
+                self._now = time.monotonic()
+                self._take_endings()
+                self._begin_calls()
+                self._look_at_containers()
+                self._keep_deadlines()
+                if self._all_decided() and self._all_still_run():
+                    break
+                self._wait()
             complete = True
         except InterruptedRun:
-            with self._changed:
-                self._stopping = True
-                self._changed.notify_all()
             self._loader.cancel()
             self._compose.cancel()
         finally:
             self._watch.close()
-            for thread in self._threads:
-                if thread.ident is not None:  # the interruption did not come before its start
-                    thread.join()
-        for each in every:
-            self._tell_end(each)
+            self._await_calls()
+        for each in self._runs:
+            if each.outcome is None:
+                self._fail(each, Failure(Cause.INTERRUPTED, "the run was ended before the app ran"))
         return complete
 
-    def _dispatch(self, every: tuple[Attempts, ...]) -> None:
-        for each in every:
-            if each.plan.failure:
-                each.failure = each.plan.failure
-                self._tell_end(each)
+    def _all_decided(self) -> bool:
+        return all(each.outcome is not None for each in self._runs)
+
+    def _wait(self) -> None:
+        """Wait until a call ended, a container changed or the next moment came."""
+        changed = self._watch.changes(self._next_moment() - time.monotonic())
+        for each in self._runs:
+            if each.app.project in changed:
+                each.look_at = 0.0
+        if self._watch.losses != self._losses:
+            self._await_engine()
+
+    def _next_moment(self) -> float:
+        moments = [self._deadline]
+        for each in self._runs:
+            if each.busy is not None:
+                moments.append(each.busy + HOLD_SECONDS)
+            elif each.prepares:
+                moments += [self._ready + LOADING_SECONDS, each.next_up]
+            elif each.outcome is None:
+                moments += [each.deadline, each.next_up if each.wants_up else each.look_at]
+        # What was due in this round is done, or waits for something else.
+        return min((each for each in moments if each > self._now), default=self._now + ENGINE_PAUSE)
+
+    # Calls that take long.
+
+    def _begin_calls(self) -> None:
+        if self._now >= self._deadline:
+            return
+        # Those that were never tried go first, in the order of the plan.
+        for each in sorted(self._runs, key=lambda each: each.tried):
+            if each.has_failed or each.busy is not None or each.next_up > self._now:
                 continue
-            # Here and not in its thread, to keep the order. What has to be put back first does
-            # not keep a place from others meanwhile.
-            if each.plan.steps and not each.prepares:
-                self._take_place(each, PATIENCE)
-            self._start(each, None)
+            if each.prepares:
+                if self._may_prepare(each):
+                    self._call(each, self._prepare)
+            elif each.wants_up and self._now < each.deadline and self._has_place():
+                self._call_up(each)
 
-    def _take_place(self, each: Attempts, patience: float) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._coming_up < self._settings.parallel, patience)
-            self._coming_up += 1
-            each.has_place = True
+    def _has_place(self) -> bool:
+        coming_up = [
+            each
+            for each in self._runs
+            if each.busy is not None and not each.prepares and each.busy + HOLD_SECONDS > self._now
+        ]
+        return len(coming_up) < self._settings.parallel
 
-    def _leave_place(self, each: Attempts) -> None:
-        with self._changed:
-            self._coming_up -= each.has_place
-            each.has_place = False
-            each.tried = True
-            self._changed.notify_all()
+    def _may_prepare(self, each: AppRun) -> bool:
+        """One app at a time: folders before images, and images once the others had their start."""
+        others = [other for other in self._runs if other is not each and not other.has_failed]
+        if any(other.prepares and other.busy is not None for other in others):
+            return False
+        if not each.plan.does(Action.LOAD) or self._now >= self._ready + LOADING_SECONDS:
+            return True
+        return all(other.plan.does(Action.LOAD) or not other.wants_up for other in others)
 
-    def _retry(self, every: tuple[Attempts, ...]) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: not self._coming_up, PATIENCE)
-                waiting = [each for each in every if self._worth_a_retry(each)]
-                if not waiting:
-                    if not any(each.active for each in every):
-                        return
-                    self._changed.wait()  # each of them is bounded by its own time
-                    continue
-            time.sleep(self._back_off)
-            for each in waiting:
-                each.spent += self._back_off
-                self._take_place(each, 0.0)
-                self._start(each, each.next_remedy()).join(PATIENCE)
-            self._back_off = min(2 * self._back_off, LONGEST_BACK_OFF)
+    def _call_up(self, each: AppRun) -> None:
+        self._begin_time(each)
+        if each.tried:
+            message = f"{each.trouble.message}; trying again"
+            event = Event(Kind.RETRYING, message, each.app.name, each.trouble.cause.label)
+            self._report(event)
+        else:
+            self._report(Event(Kind.STARTING, "coming up", app=each.app.name))
+        each.losses = self._losses
+        self._call(each, self._bring_up)
 
-    def _worth_a_retry(self, each: Attempts) -> bool:
-        return (
-            not each.active
-            and not self._stopping
-            and each.next_remedy() is not None
-            and self._time_left(each) > self._back_off
-        )
+    def _begin_time(self, each: AppRun) -> None:
+        """An app's own time is for its containers; gigabytes from the store are the run's."""
+        if each.deadline == math.inf:
+            each.deadline = min(self._deadline, self._now + self._settings.app_seconds)
 
-    def _time_left(self, each: Attempts) -> float:
-        return min(self._settings.app_seconds - each.spent, self._deadline - time.monotonic())
+    def _call(self, each: AppRun, function: Callable[[AppRun], Ending]) -> None:
+        def call() -> None:
+            try:
+                ending = function(each)
+            except EngineError as error:
+                ending = Failure(Cause.ENGINE_LOST, str(error))
+            except Exception as error:  # a defect of ours is this app's failure, nobody else's
+                ending = Failure.unexpected(error)
+            self._ended.append((each, ending))
+            self._watch.wake()
 
-    def _start(self, each: Attempts, remedy: Remedy | None) -> threading.Thread:
-        with self._changed:
-            each.active = True
-        thread = threading.Thread(target=self._attempt, args=(each, remedy), name=each.app.name)
+        each.busy = self._now
+        # A daemon: one that hangs in the kernel must not keep the run from its end.
+        thread = threading.Thread(target=call, name=each.app.name, daemon=True)
         self._threads.append(thread)
         thread.start()
-        return thread
 
-    def _attempt(self, each: Attempts, remedy: Remedy | None) -> None:
-        began = time.monotonic()
-        # Stays if a defect of ours ends this thread.
-        failure: Failure | None = Failure(Cause.INTERRUPTED, "the attempt ended unexpectedly")
-        try:
-            found = self._wait_for_engine(each) or self._prepare(each)
-            # An app's own time is for its containers; gigabytes from the store are the run's.
-            began = time.monotonic()
-            deadline = began + self._time_left(each)
-            losses = self._watch.losses
-            if found is None and (each.plan.steps or remedy):
-                found = self._bring_up(each, remedy, deadline)
-            failure = found or self._settle(each.app, time.monotonic(), deadline)
-            if failure is None and self._watch.losses != losses:
-                # A container that ended with dockerd looks like a one-shot that is done.
-                failure = Failure(Cause.ENGINE_LOST, "dockerd went away while the app came up")
-        except EngineError as error:
-            failure = Failure(Cause.ENGINE_LOST, str(error))
-        finally:
-            self._leave_place(each)
-            if remedy:
-                each.used.add(remedy)
-            each.failure = failure
-            each.spent += time.monotonic() - began
-            with self._changed:
-                each.active = False
-                if not self._worth_a_retry(each):
-                    self._tell_end(each)
-                self._changed.notify_all()
+    def _await_calls(self) -> None:
+        deadline = time.monotonic() + END_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _prepare(self, each: Attempts) -> Failure | None:
-        """Put back what the plan says: the app's folder, and images; None: all is there."""
+    def _prepare(self, each: AppRun) -> Ending:
+        """Put back what the plan says: the app's folder, and images."""
         app = each.app
-        if not each.prepares or app.restorable is None:
+        if app.restorable is None:
             return None
         for step in each.plan.steps:
+            failure = None
             if step.action is Action.RESTORE:
                 failure = self._restore_folder(app, app.restorable)
             elif step.image:
                 version = app.restorable.version
-                self._let_others_come_up()
                 failure = self._loader.load(step.image, app.name, version, self._deadline)
-            else:
-                continue
             if failure:
                 return failure
-        each.prepares = False
         return None
 
-    def _let_others_come_up(self) -> None:
-        with self._changed:
-            if not self._loading_began:
-                self._changed.wait_for(
-                    lambda: self._stopping or all(each.tried for each in self._before_loading),
-                    LOADING_PATIENCE,
-                )
-                self._loading_began = True
-
-    def _restore_folder(self, app: App, restorable: Restorable) -> Failure | None:
+    def _restore_folder(self, app: App, restorable: Restorable) -> Ending:
         version, hashes = restorable.version, restorable.hashes
         try:
-            with self._restoring:  # there is one staging folder
-                bundle.restore(self._store, version, hashes, app.folder, self._settings.staging)
+            bundle.restore(self._store, version, hashes, app.folder, self._settings.staging)
         except StoreError as error:
             return Failure(Cause.STORE_DAMAGED, str(error))
         except SpaceError as error:
@@ -272,95 +300,229 @@ class Runner:
         self._report(Event(Kind.RESTORED, message, app=app.name))
         return None
 
-    def _bring_up(self, each: Attempts, remedy: Remedy | None, deadline: float) -> Failure | None:
-        """Run compose, for the plan or for a rung; then the place is free for another app."""
+    def _bring_up(self, each: AppRun) -> Ending:
+        refused = self._reconnect(each) if each.reconnects else None
+        return self._compose.up(each.app.folder, each.deadline) or refused
+
+    def _reconnect(self, each: AppRun) -> Ending:
+        """Connect containers to their network again, which a power cut has taken away.
+
+        So what they wrote is kept. A stopped one that dockerd refuses to connect is made anew, once
+        in a run: nothing else would ever start it.
+        """
         app = each.app
-        if not each.has_place:
-            self._take_place(each, PATIENCE)
-        if deadline <= time.monotonic():
-            return Failure(Cause.RUN_TIMEOUT, "the time of the whole run was up before its turn")
-        if remedy is None:
-            self._report(Event(Kind.STARTING, "coming up", app=app.name))
+        # What goes wrong there, the `up` after it says again.
+        self._compose.make_networks(app.folder, each.deadline)
+        known = self._engine.networks()
+        refused = None
+        for container in self._engine.containers(str(app.folder)):
+            lost = container.lost_networks(known)
+            if container.without_network:
+                lost = (container.network_mode,)
+            for network in lost:
+                words = self._engine.reconnect(container, network)
+                if words is None:
+                    message = f"container {container.name!r} is connected to {network!r} again"
+                    self._report(Event(Kind.HEALED, message, app=app.name))
+                    continue
+                cause = cause_of(words) or Cause.NETWORK_STALE
+                refused = Failure(cause, f"container {container.name!r}: {words}")
+                if container.state != "running" and container.service not in each.replaced:
+                    refused = self._make_anew(each, container, words)
+        return refused
+
+    def _make_anew(self, each: AppRun, container: Container, words: str) -> Ending:
+        each.replaced.add(container.service)
+        message = (
+            f"container {container.name!r} cannot be connected to its network ({words}); "
+            f"service {container.service!r} is made anew, what it wrote outside volumes is lost"
+        )
+        self._report(Event(Kind.REPLACED, message, app=each.app.name))
+        return self._compose.recreate(each.app.folder, container.service, each.deadline)
+
+    def _take_endings(self) -> None:
+        while self._ended:
+            each, ending = self._ended.popleft()
+            each.busy = None
+            if each.has_failed:
+                continue
+            if each.prepares:
+                self._take_prepared(each, ending)
+            else:
+                self._take_up(each, ending)
+
+    def _take_prepared(self, each: AppRun, ending: Ending) -> None:
+        if ending and ending.cause is Cause.ENGINE_LOST:
+            self._delay(each, ending)
+        elif ending and each.plan.does(Action.UP):
+            self._fail(each, ending)
         else:
-            self._tell_retry(each, remedy)
-        if remedy is Remedy.DOWN_UP:
-            self._compose.down(app.folder, deadline)
-        # A container has the old folder mounted, not the one that was put back in its place.
-        recreate = remedy is Remedy.RECREATE or app.from_store
-        failure = self._compose.up(app.folder, deadline, recreate=recreate)
-        self._leave_place(each)
-        if failure is None:
-            seconds = time.monotonic() - self._ready
-            self._report(Event(Kind.UP, "up, settling", app=app.name, seconds=seconds))
-        elif failure.cause is Cause.TIMEOUT:
-            return self._timed_out(app, failure.message)
-        return failure
+            each.prepares = False
+            if ending:  # its containers run all the same
+                event = Event(Kind.NOTE, ending.message, each.app.name, hint=ending.cause.hint)
+                self._report(event)
 
-    def _settle(self, app: App, up_at: float, deadline: float) -> Failure | None:
-        """Watch the app's containers until the verdict on them; None: it runs."""
-        while not self._stopping:
-            count = self._watch.count(app.project)
-            containers = self._engine.containers(str(app.folder))
-            waited = time.monotonic() - up_at
-            verdict = judge(
-                app, containers, now=time.time(), waited=waited, settings=self._settings
-            )
-            if isinstance(verdict, Failure):
-                return self._with_last_words(verdict)
-            if isinstance(verdict, Runs):
-                return None
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return self._timed_out(app, "the containers did not settle in time")
-            self._watch.wait(app.project, count, min(verdict.seconds, left))
-        return Failure(Cause.INTERRUPTED, "the run was ended before the app had settled")
+    def _take_up(self, each: AppRun, ending: Ending) -> None:
+        each.tried = True
+        each.wants_up = False
+        each.look_at = 0.0
+        if ending and each.losses != self._watch.losses:
+            ending = Failure(Cause.ENGINE_LOST, f"dockerd went away meanwhile: {ending.message}")
+        if ending is None:
+            each.reconnects = False
+            # Settling is what everybody expects: only what comes after it is worth a word.
+            each.told_at = self._now + self._settings.settle_seconds
+            seconds = self._now - self._ready
+            self._report(Event(Kind.UP, "up, settling", each.app.name, seconds=seconds))
+        elif ending.cause is Cause.TIMEOUT:
+            each.trouble = ending
+        elif ending.cause.passes:
+            self._plan_up(each, ending)
+        else:
+            self._fail(each, ending)
 
-    def _wait_for_engine(self, each: Attempts) -> Failure | None:
-        """Wait for a dockerd that went away; all apps together wait no longer than at first."""
-        if each.failure is None or each.failure.cause is not Cause.ENGINE_LOST:
-            return None
-        if self._lost_since is None:
-            self._lost_since = time.monotonic()
-        until = min(self._deadline, self._lost_since + self._settings.engine_seconds)
+    def _plan_up(self, each: AppRun, trouble: Failure) -> None:
+        """Have the app brought up again, each time later."""
+        each.wants_up = True
+        each.reconnects = each.reconnects or trouble.cause is Cause.NETWORK_STALE
+        self._delay(each, trouble)
+
+    def _delay(self, each: AppRun, trouble: Failure) -> None:
+        each.trouble = trouble
+        each.next_up = self._now + each.back_off
+        each.back_off = min(2 * each.back_off, LONGEST_BACK_OFF)
+
+    # What the containers do.
+
+    def _look_at_containers(self) -> None:
+        for each in self._runs:
+            if not each.is_watched or min(each.look_at, each.deadline) > self._now:
+                continue
+            self._begin_time(each)
+            try:
+                self._decide(each, self._engine.containers(str(each.app.folder)))
+            except EngineError:
+                self._await_engine()
+                return
+            except Exception as error:  # dockerd may answer anything
+                self._fail(each, Failure.unexpected(error))
+
+    def _decide(self, each: AppRun, containers: tuple[Container, ...]) -> None:
+        verdict = judge(
+            each.app,
+            containers,
+            settle_seconds=self._settings.settle_seconds,
+            finished=self._finished,
+            brought_up=each.losses == self._watch.losses,
+        )
+        each.look_at = math.inf
+        if isinstance(verdict, Waits) and self._now >= each.deadline:
+            verdict = self._at_last(each, verdict)
+        if isinstance(verdict, Failure):
+            self._fail(each, verdict)
+        elif isinstance(verdict, Runs):
+            if each.outcome is None:
+                self._tell_runs(each, verdict)
+            each.outcome = verdict
+        else:
+            each.outcome = None
+            each.look_at = self._now + verdict.seconds
+            self._tell_what(each, verdict.what)
+            if verdict.need is not Need.TIME and isinstance(verdict.at_last, Failure):
+                self._plan_up(each, self._with_last_words(verdict.at_last))
+                each.reconnects = each.reconnects or verdict.need is Need.NETWORK
+
+    def _at_last(self, each: AppRun, verdict: Waits) -> Runs | Failure:
+        """Return what an app comes to whose time is up while `verdict` still waits."""
+        if each.trouble.cause is not Cause.TIMEOUT:
+            return verdict.at_last
+        if isinstance(verdict.at_last, Failure) and verdict.at_last.cause not in LEAST_TELLING:
+            return verdict.at_last
+        return replace(each.trouble, message=f"{each.trouble.message}; {verdict.what}")
+
+    def _all_still_run(self) -> bool:
+        """Look once more at all apps that run: nobody does after this run."""
+        running = [each for each in self._runs if isinstance(each.outcome, Runs)]
         try:
-            Engine.connect(self._settings, until - time.monotonic())
-        except EngineError as error:
-            return Failure(Cause.ENGINE_UNAVAILABLE, str(error))
-        self._lost_since = None
-        return None
+            containers = self._engine.containers(*(str(each.app.folder) for each in running))
+        except EngineError:
+            self._await_engine()
+            return False
+        for each in running:
+            own = tuple(found for found in containers if found.folder == str(each.app.folder))
+            self._decide(each, own)
+        self._remember_one_shots(containers)
+        return self._all_decided()
 
-    def _timed_out(self, app: App, message: str) -> Failure:
-        # Say what it waited for: the service that is not there yet, as far as the engine tells.
-        for each in self._engine.containers(str(app.folder)):
-            if keeps_restarting(each, time.time(), self._settings):
-                return self._with_last_words(crash_loop(each))
-            if each.state != "running" or each.health not in (None, "healthy"):
-                message += f"; container {each.name!r} is {each.health or each.state}"
-        if time.monotonic() >= self._deadline:
-            return Failure(Cause.RUN_TIMEOUT, message)
-        return Failure(Cause.TIMEOUT, message)
+    def _remember_one_shots(self, containers: tuple[Container, ...]) -> None:
+        if self._identity is None or not any(each.ended_well for each in containers):
+            return
+        try:
+            oneshots.remember(self._settings, self._identity, containers)
+        except OSError as error:
+            message = f"{self._settings.finished}: cannot be written: {error.strerror}"
+            self._report(Event(Kind.NOTE, message))
+
+    def _await_engine(self) -> None:
+        """Wait for a dockerd that went away; everything is judged again after that."""
+        began = time.monotonic()
+        # The end of its events comes a moment later than its first failure.
+        self._watch.changes(ENGINE_PAUSE)
+        self._losses = self._watch.losses
+        self._report(Event(Kind.WAITING, "dockerd went away: waiting until it is back"))
+        seconds = min(self._settings.engine_seconds, self._deadline - began)
+        try:
+            Engine.connect(self._settings, max(0.0, seconds))
+        except EngineError as error:
+            for each in self._runs:
+                if not each.has_failed:
+                    self._fail(each, Failure(Cause.ENGINE_UNAVAILABLE, str(error)))
+            return
+        self._identity = self._engine.identity()
+        self._finished = frozenset()
+        outage = time.monotonic() - began
+        for each in self._runs:
+            each.deadline = min(self._deadline, each.deadline + outage)
+            each.look_at = 0.0
+            if isinstance(each.outcome, Runs):
+                each.outcome = None
+
+    def _keep_deadlines(self) -> None:
+        for each in self._runs:
+            if each.outcome is not None:
+                continue
+            if self._now >= self._deadline and (each.prepares or not each.tried):
+                doing = "while it was put back" if each.busy is not None else "before its turn"
+                message = f"the time of the whole run was up {doing}"
+                self._fail(each, Failure(Cause.RUN_TIMEOUT, message))
+            elif self._now >= each.deadline and each.wants_up and each.busy is None:
+                self._fail(each, each.trouble)
+        if self._now >= self._deadline:
+            self._loader.cancel()
+
+    # What is told.
 
     def _with_last_words(self, failure: Failure) -> Failure:
         words = self._engine.last_words(failure.container) if failure.container else None
-        return replace(failure, message=f"{failure.message}: {words}") if words else failure
+        if not words:
+            return failure
+        return Failure(failure.cause, f"{failure.message}: {words}")
 
-    def _tell_retry(self, each: Attempts, remedy: Remedy) -> None:
-        assert each.failure is not None
-        self._report(
-            Event(
-                Kind.RETRYING,
-                f"{each.failure.message}; trying {remedy.value}",
-                app=each.app.name,
-                cause=each.failure.cause.label,
-            )
-        )
-
-    def _tell_end(self, each: Attempts) -> None:
-        if each.told:
+    def _tell_what(self, each: AppRun, what: str) -> None:
+        if what == each.what:
             return
-        each.told = True
+        if self._now < each.told_at + STATUS_SECONDS:
+            each.look_at = min(each.look_at, each.told_at + STATUS_SECONDS)
+            return
+        each.what, each.told_at = what, self._now
+        self._report(Event(Kind.PENDING, what, app=each.app.name))
+
+    def _tell_runs(self, each: AppRun, verdict: Runs) -> None:
+        message = f"runs, {verdict.note}" if verdict.note else "runs"
+        seconds = self._now - self._ready
+        self._report(Event(Kind.RUNNING, message, app=each.app.name, seconds=seconds))
+
+    def _fail(self, each: AppRun, failure: Failure) -> None:
+        each.outcome = self._with_last_words(failure)
         seconds = time.monotonic() - self._ready
-        if each.failure is None:
-            self._report(Event(Kind.RUNNING, "runs", app=each.app.name, seconds=seconds))
-        else:
-            self._report(Event.failed(each.app.name, each.failure, seconds))
+        self._report(Event.failed(each.app.name, each.outcome, seconds))

@@ -1,12 +1,12 @@
-"""Which of the preloaded apps are wanted: the catalog under the shortlist."""
+"""Which of the preloaded apps are wanted: the preloaded apps under the shortlist."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import catalog, shortlist
-from .catalog import App, AskCompose
+from . import preloaded, shortlist
 from .container import State
+from .preloaded import App, AskCompose
 from .restorable import images
 from .settings import Settings
 from .shortlist import UnknownName
@@ -37,6 +37,11 @@ class Selection:
         """The images of all wanted apps."""
         return frozenset(image for app in self.apps for image in app.images)
 
+    @property
+    def folders(self) -> frozenset[str]:
+        """The folders of all wanted apps, as compose writes them into its labels."""
+        return frozenset(str(app.folder) for app in self.apps)
+
 
 def select(settings: Settings, ask: AskCompose) -> Selection:
     """Read the shortlist, and the apps that it wants.
@@ -44,7 +49,7 @@ def select(settings: Settings, ask: AskCompose) -> Selection:
     Raises `EarlyStartError` if the shortlist or the folder of the apps cannot be read.
     """
     names = shortlist.read(settings.default_apps)
-    found = catalog.listing(settings)
+    found = preloaded.listing(settings)
     store = Store(settings.reset_apps)
     stored: Mapping[str, tuple[Version, ...]] = {}
     store_error = None
@@ -54,7 +59,7 @@ def select(settings: Settings, ask: AskCompose) -> Selection:
         store_error = f"{error.filename}: {error.strerror}"
     known = tuple(sorted({*found.apps, *stored}))
     chosen, unknown = (known, ()) if names is None else shortlist.select(names, known)
-    apps = catalog.read(settings, chosen, ask, store, stored)
+    apps = preloaded.read(settings, chosen, ask, store, stored)
     return Selection(names is not None, apps, unknown, found.strays, store, store_error)
 
 

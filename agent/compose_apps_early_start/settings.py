@@ -31,8 +31,7 @@ class Settings:
     root: Path = _setting(Path("/"), "put every path under this folder")
     engine_seconds: float = _setting(120.0, "wait this long for dockerd")
     app_seconds: float = _setting(180.0, "give one app this long, its retries included")
-    settle_seconds: float = _setting(2.0, "a container must keep running this long")
-    health_seconds: float = _setting(60.0, "wait this long for health checks")
+    settle_seconds: float = _setting(10.0, "a container must keep running this long")
     run_seconds: float = _setting(600.0, "give the whole run this long")
     parallel: int = _setting(4, "run this many 'docker compose up' side by side", least=1)
 
@@ -78,6 +77,11 @@ class Settings:
         return self.root / "run/docker.sock"
 
     @property
+    def docker_pid(self) -> Path:
+        """Where dockerd writes its process id. Source: dockerd(8), `--pidfile`."""
+        return self.root / "run/docker.pid"
+
+    @property
     def aktualizr_lock(self) -> Path:
         """aktualizr-lite holds `flock(LOCK_EX)` on it while it works."""
         return self.root / "var/lock/aklite.lock"
@@ -91,6 +95,11 @@ class Settings:
     def run_status(self) -> Path:
         """The status file while a run goes on."""
         return self.root / "run/compose-apps-early-start/status.json"
+
+    @property
+    def finished(self) -> Path:
+        """The one-shots that ended well under the dockerd of this boot."""
+        return self.root / "run/compose-apps-early-start/finished.json"
 
     @property
     def last_run(self) -> Path:

@@ -7,7 +7,7 @@ import time
 from types import FrameType
 from typing import NoReturn
 
-from . import bundle, plan, registration, report, selection, status
+from . import bundle, oneshots, plan, registration, report, selection, status
 from .cause import NOT_TRIED, Cause, Failure
 from .compose import Compose
 from .errors import EarlyStartError, EngineError, InterruptedRun
@@ -47,9 +47,9 @@ def start(settings: Settings) -> int:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    # Once is enough: what follows is the orderly end.
+    # The orderly end follows; the second signal ends the process as it is.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, signal.SIG_DFL)
     raise InterruptedRun
 
 
@@ -61,6 +61,11 @@ def _recorded(settings: Settings, listeners: list[report.Listener]) -> int:
         complete = _run(settings, recorder, tell)
     except EarlyStartError as error:
         tell(Event(Kind.ABORTED, str(error), hint=error.hint))
+        recorder.end("failed", NOTHING_RUNS)
+        return NOTHING_RUNS
+    except Exception as error:  # a defect of ours ends this run, and is on record
+        failure = Failure.unexpected(error)
+        tell(Event(Kind.ABORTED, failure.message, hint=failure.cause.hint))
         recorder.end("failed", NOTHING_RUNS)
         return NOTHING_RUNS
     except InterruptedRun:
@@ -121,7 +126,7 @@ def _run(settings: Settings, recorder: status.Recorder, tell: Report) -> bool:
         try:
             engine = Engine.connect(settings, deadline - time.monotonic())
             ready = time.monotonic()
-            state = engine.state(wanted.images)
+            state = engine.state(wanted.images, wanted.folders)
             break
         except EngineError as error:
             if time.monotonic() >= deadline - ENGINE_RETRY_SECONDS:
@@ -130,13 +135,9 @@ def _run(settings: Settings, recorder: status.Recorder, tell: Report) -> bool:
         time.sleep(ENGINE_RETRY_SECONDS)
     tell(Event(Kind.READY, "dockerd is ready", seconds=ready - began))
     stored = selection.stored_images(wanted, state, engine)
-    the_plan = plan.make(wanted, state, boot_time(), stored)
+    finished = oneshots.recall(settings, engine.identity())
+    the_plan = plan.make(wanted, state, finished, stored)
     return Runner(settings, engine, compose, wanted.store, tell, ready).run(the_plan)
-
-
-def boot_time() -> float:
-    """Return when this boot began, in seconds of the epoch as the clock goes now."""
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def _tell_selection(wanted: Selection, settings: Settings, tell: Report) -> None:

@@ -99,12 +99,12 @@ class Recorder:
             app = self.record.app(event.app)
             app.state = _APP_STATES[event.kind]
             app.cause, app.hint = event.cause, event.hint
-            app.message = event.message if event.cause else None
+            app.message = event.message if event.cause or event.kind is Kind.PENDING else None
             if event.kind in (Kind.STARTING, Kind.RETRYING):
                 app.attempts += 1
             elif event.kind is Kind.UP:
                 app.up_seconds = seconds
-            else:
+            elif event.kind in (Kind.RUNNING, Kind.FAILED):
                 app.settled_seconds = seconds
         self._write(self._settings.run_status)
 
@@ -120,7 +120,7 @@ class Recorder:
 
     def _write(self, file: Path) -> bool:
         try:
-            write(self.record, file)
+            write(self.record.to_json(), file)
         except OSError as error:
             self._warn(f"{file}: cannot write the status file: {error.strerror}")
             self._warn = lambda text: None
@@ -134,21 +134,22 @@ _APP_STATES = {
     Kind.LOADED: "loading",
     Kind.STARTING: "starting",
     Kind.UP: "settling",
+    Kind.PENDING: "settling",
     Kind.RETRYING: "retrying",
     Kind.RUNNING: "running",
     Kind.FAILED: "failed",
 }
 
 
-def write(record: RunRecord, file: Path) -> None:
-    """Write `record` to `file`: whole or not at all, also across a power cut.
+def write(document: Mapping[str, Any], file: Path) -> None:
+    """Write `document` to `file` as JSON: whole or not at all, also across a power cut.
 
     Raises OSError if the disk does not take it.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.new")
     with temporary.open("w", encoding="ascii") as stream:
-        json.dump(record.to_json(), stream, indent=2)
+        json.dump(document, stream, indent=2)
         stream.write("\n")
         stream.flush()
         os.fsync(stream.fileno())

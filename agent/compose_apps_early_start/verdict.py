@@ -5,155 +5,208 @@ Compose's word is not enough: it ends with 0 for a container that crash-loops.
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from enum import Enum
 
-from .catalog import App
 from .cause import Cause, Failure
 from .container import Container
-from .settings import Settings
+from .preloaded import App, Service
 
-MOST_RESTARTS = 3
-"""A container that needed more restarts before it settled is in a crash loop.
+CALM_SECONDS = 60.0
+"""A container that its policy restarted must run this long before it counts as running.
 
-Fewer are forgiven: at a first boot many a service dies until its database listens.
+A service that gives up after some seconds without its server would look like a running one
+whenever somebody looks at the right moment.
 """
 
-_ALWAYS = ("always", "unless-stopped")
-
-
-@dataclass(frozen=True)
-class Pending:
-    """Not decided yet: ask again in `seconds`, or when a container changes."""
-
-    seconds: float
+Finished = Collection[tuple[str, str]]
+"""Ids of one-shots that ended well under this very dockerd, each with the time of its end."""
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Every service runs and has settled, or is a one-shot that ended with 0."""
+    """Every service runs and has settled, or is a one-shot that ended with 0.
+
+    `note` says what is not known yet.
+    """
+
+    note: str = ""
 
 
-Verdict = Runs | Pending | Failure
+class Need(Enum):
+    """What can change the state of an app that does not run."""
+
+    TIME = "dockerd or the container itself goes on"
+    UP = "'docker compose up' starts what does not run"
+    NETWORK = "a container has to be connected to its network before that"
+
+
+@dataclass(frozen=True)
+class Waits:
+    """Not decided yet. `what` says in a few words what is waited for.
+
+    Look again in `seconds`, or when a container changes. `at_last` is how it is told if the app's
+    time is up before anything changes.
+    """
+
+    what: str
+    seconds: float
+    at_last: Runs | Failure
+    need: Need = Need.TIME
+
+
+Verdict = Runs | Waits | Failure
+
+_UNTIL_IT_CHANGES = 60.0
 
 
 def judge(
     app: App,
     containers: Collection[Container],
     *,
-    now: float,
-    waited: float,
-    settings: Settings,
+    settle_seconds: float,
+    finished: Finished,
+    brought_up: bool,
 ) -> Verdict:
-    """Judge an app by its containers.
+    """Judge an app by its containers; a `Failure` cannot pass by waiting.
 
-    `now` is the time of the epoch in seconds, `waited` how many seconds ago the app was brought
-    up (it bounds the wait for health checks). A failure of one service is the app's, and is told
-    at once though others may be pending.
+    `settle_seconds` is how long a container must keep running. A one-shot that ended with 0 is done
+    if it is among the `finished`, or if the app was `brought_up` under this very dockerd: a
+    service that ended together with dockerd looks the same.
     """
-    pending = None
+    waits = []
     for service in app.services:
-        found = [each for each in containers if each.service == service.name and not each.one_off]
-        if not found:
-            return Failure(Cause.NOT_STARTED, f"service {service.name!r} has no container")
-        for container in found:
-            verdict = _judge_container(container, now, waited, settings)
+        for verdict in _judge_service(service, containers, settle_seconds, finished, brought_up):
             if isinstance(verdict, Failure):
                 return verdict
-            if isinstance(verdict, Pending) and (
-                pending is None or verdict.seconds < pending.seconds
-            ):
-                pending = verdict
-    return pending or Runs()
+            waits.append(verdict)
+    return _together(waits) if waits else Runs()
 
 
-def _judge_container(
-    container: Container, now: float, waited: float, settings: Settings
-) -> Verdict:
-    what = f"container {container.name!r}"
+def _judge_service(
+    service: Service,
+    containers: Collection[Container],
+    settle_seconds: float,
+    finished: Finished,
+    brought_up: bool,
+) -> list[Waits | Failure]:
+    found = [each for each in containers if each.service == service.name and not each.one_off]
+    verdicts = []
+    for each in found:
+        if each.ended_well and (brought_up or (each.id, each.finished_at) in finished):
+            continue
+        verdict = _judge_container(each, settle_seconds)
+        if verdict:
+            verdicts.append(verdict)
+    missing = service.replicas - len(found)
+    if missing > 0:
+        number = f"{missing} of its {service.replicas} containers" if found else "no container"
+        what = f"{service.name} has {number}" if not found else f"{service.name} lacks {number}"
+        verdicts.append(_needs_up(what, Cause.NOT_STARTED, f"service {what}"))
+    return verdicts
+
+
+def _judge_container(container: Container, settle_seconds: float) -> Waits | Failure | None:
+    """Return what is waited for, None if the container runs as wanted."""
+    service, named = container.service, f"container {container.name!r}"
     match container.state:
         case "running":
-            return _judge_running(container, now, waited, settings)
+            return _judge_running(container, settle_seconds)
         case "restarting":
-            return _judge_unsettled(container, settings.settle_seconds)
-        case "exited" if container.exit_code == 0 and container.restart_policy not in _ALWAYS:
-            return Runs()
+            return Waits(_restarted(container), settle_seconds, _crash_loop(container))
+        case "paused":
+            return Failure(Cause.PAUSED, f"{named} is paused")
         case "exited":
-            message = f"{what} ended with exit status {container.exit_code}"
-            return Failure(Cause.EXITED, message, container.id)
-        case _:
-            return Failure(Cause.NOT_STARTED, f"{what} is {container.state}")
-
-
-def _judge_running(container: Container, now: float, waited: float, settings: Settings) -> Verdict:
-    if container.health == "unhealthy":
-        return Failure(Cause.UNHEALTHY, f"container {container.name!r} is unhealthy")
-    up_for = now - (container.started_at or now)
-    if up_for < 0:  # the clock was set back since, and might not catch up in this run
-        up_for = waited
-    if up_for < settings.settle_seconds:
-        return _judge_unsettled(container, settings.settle_seconds - up_for)
-    if container.health == "starting":
-        left = settings.health_seconds - waited
-        if left <= 0:
-            return Failure(
-                Cause.HEALTH_TIMEOUT,
-                f"container {container.name!r} was not healthy after {settings.health_seconds:g} s",
+            status = _exit_status(container)
+            return _needs_up(
+                f"{service} ended with {status}",
+                Cause.EXITED,
+                f"{named} ended with {status}",
+                container,
             )
-        return Pending(left)
-    return Runs()
+        case state:
+            return _needs_up(
+                f"{service} is {state}", Cause.NOT_STARTED, f"{named} is {state}", container
+            )
 
 
-def _judge_unsettled(container: Container, seconds: float) -> Verdict:
-    if container.restarts > MOST_RESTARTS:
-        return crash_loop(container)
-    return Pending(seconds)
+def _needs_up(what: str, cause: Cause, message: str, container: Container | None = None) -> Waits:
+    words = f": {container.error}" if container and container.error else ""
+    # The log of a container that dockerd could not start has nothing to say.
+    logged = container.id if container and not words else None
+    return Waits(what, _UNTIL_IT_CHANGES, Failure(cause, message + words, logged), Need.UP)
 
 
-def keeps_restarting(container: Container, now: float, settings: Settings) -> bool:
-    """Tell whether it was restarted, and has not settled since.
+def _judge_running(container: Container, settle_seconds: float) -> Waits | None:
+    service, named = container.service, f"container {container.name!r}"
+    up_for = container.up_for or 0.0
+    if container.without_network:
+        failure = Failure(Cause.NETWORK_STALE, f"{named} runs without a network")
+        return Waits(f"{service} has no network", _UNTIL_IT_CHANGES, failure, Need.NETWORK)
+    if container.restarts and up_for < CALM_SECONDS:
+        left = CALM_SECONDS - up_for
+        return Waits(_restarted(container), left, _crash_loop(container))
+    if up_for < settle_seconds:
+        failure = Failure(Cause.TIMEOUT, f"{named} has run for {up_for:.0f} s only")
+        return Waits(f"{service} is settling", settle_seconds - up_for, failure)
+    if container.health == "unhealthy":
+        failure = Failure(Cause.UNHEALTHY, f"{named} is unhealthy", container.id)
+        return Waits(f"{service} is unhealthy", _UNTIL_IT_CHANGES, failure)
+    if container.health == "starting":
+        note = f"the health of {service} is not known yet"
+        return Waits(f"{service} is starting", _UNTIL_IT_CHANGES, Runs(note))
+    return None
 
-    A slow machine restarts it too seldom for `MOST_RESTARTS`: when the app's time is up, this says
-    as much. `now` is the time of the epoch in seconds; if the clock was set back since the start,
-    nothing is known of a container that is up.
-    """
-    if container.state == "running" and container.restarts:
-        return 0 <= now - (container.started_at or now) < settings.settle_seconds
-    return container.state == "restarting"
+
+def _restarted(container: Container) -> str:
+    times = "once" if container.restarts == 1 else f"{container.restarts} times"
+    return f"{container.service} restarted {times}"
 
 
-def crash_loop(container: Container) -> Failure:
-    """Return the failure of an app that has this container, which does not stay up."""
-    return Failure(
-        Cause.CRASH_LOOP,
-        f"container {container.name!r} was restarted {container.restarts} times, "
-        f"last exit status {container.exit_code}",
-        container.id,
+def _crash_loop(container: Container) -> Failure:
+    message = f"container {container.name!r} was restarted {container.restarts} times"
+    if container.state == "restarting":
+        message += f", last {_exit_status(container)}"
+    else:
+        message += f", the last time {container.up_for or 0.0:.0f} s ago"
+    return Failure(Cause.CRASH_LOOP, message, container.id)
+
+
+def _exit_status(container: Container) -> str:
+    killed = " (killed for lack of memory)" if container.out_of_memory else ""
+    return f"exit status {container.exit_code}{killed}"
+
+
+LEAST_TELLING = (Cause.TIMEOUT, Cause.NOT_STARTED)
+"""They are told only if no other service has a better reason."""
+
+
+def _together(waits: Collection[Waits]) -> Waits:
+    failures = [each.at_last for each in waits if isinstance(each.at_last, Failure)]
+    failures.sort(key=lambda each: each.cause in LEAST_TELLING)
+    notes = [each.at_last.note for each in waits if isinstance(each.at_last, Runs)]
+    needs = {each.need for each in waits}
+    return Waits(
+        what=", ".join(each.what for each in waits),
+        seconds=min(each.seconds for each in waits),
+        at_last=failures[0] if failures else Runs(", ".join(notes)),
+        need=next((need for need in (Need.NETWORK, Need.UP) if need in needs), Need.TIME),
     )
 
 
-def runs_as_wanted(app: App, containers: Collection[Container], boot_time: float) -> bool:
+def needs_no_up(app: App, containers: Collection[Container], finished: Finished) -> bool:
     """Tell whether compose would change nothing, where that can be known without compose.
 
     `containers` are those of the app's folder. It is known for published apps only: the hash label
-    tells of which text a container was made. A one-shot counts if it ended with 0 since this boot.
+    tells from which text a container was made. What dockerd restarts needs no compose either.
     """
-    wanted = {each.name: (each.image, each.published_hash) for each in app.services}
-    found = [each for each in containers if not each.one_off]
-    if {each.service for each in found} != set(wanted):
-        return False
-    return all(
-        each.published_hash is not None
-        and (each.image, each.published_hash) == wanted[each.service]
-        and each.project == app.project
-        and (each.state == "running" or _done_since(each, boot_time))
-        for each in found
-    )
-
-
-def _done_since(container: Container, boot_time: float) -> bool:
-    return (
-        container.state == "exited"
-        and container.exit_code == 0
-        and container.restart_policy not in _ALWAYS
-        and container.finished_at is not None
-        and container.finished_at >= boot_time
-    )
+    for service in app.services:
+        found = [each for each in containers if each.service == service.name and not each.one_off]
+        if service.published_hash is None or len(found) != service.replicas:
+            return False
+        for each in found:
+            goes_on = each.state in ("running", "restarting") and not each.without_network
+            done = each.ended_well and (each.id, each.finished_at) in finished
+            as_made = (each.image, each.published_hash) == (service.image, service.published_hash)
+            if not as_made or each.project != app.project or not (goes_on or done):
+                return False
+    return True

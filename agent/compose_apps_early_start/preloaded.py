@@ -1,8 +1,8 @@
 """The preloaded apps: the folders of `/var/sota/compose-apps`, and what their compose files name.
 
-A published compose file is pinned, so PyYAML reads from it exactly what the plan needs. Where that
-depends on interpolation, `include`, `extends`, profiles, other files or `COMPOSE_*` in `.env`,
-compose itself is asked.
+A published compose file is pinned and plain, so PyYAML reads from it exactly what the plan needs.
+Compose itself is asked about anything else: interpolation, `include`, `extends`, profiles, merge
+keys, tags, several documents, other files, or `COMPOSE_*` in `.env`.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from . import bundle
+from . import bundle, plainfile
 from .cause import Cause, Failure
 from .errors import EarlyStartError
 from .restorable import Restorable, find, installed_uris
@@ -48,11 +48,12 @@ AskCompose = Callable[[Path], Mapping[str, Any] | Failure]
 
 @dataclass(frozen=True)
 class Service:
-    """One service of an app, as its container will be made."""
+    """One service of an app, as its containers will be made; `replicas` of them."""
 
     name: str
     image: str
     published_hash: str | None
+    replicas: int = 1
 
 
 @dataclass(frozen=True)
@@ -130,13 +131,17 @@ def read(
     installed = installed_uris(settings.installed_versions) if stored else {}
     apps = []
     for name in names:
-        restorable = find(store, stored.get(name, ()), installed.get(name), top / name)
-        apps.append(_read_app(top / name, ask, store, restorable))
+        try:
+            restorable = find(store, stored.get(name, ()), installed.get(name), top / name)
+            apps.append(_read_app(top / name, ask, store, restorable))
+        except Exception as error:  # whatever it is, it is this app's alone
+            failure = Failure.unexpected(error)
+            apps.append(_broken(top / name, failure.cause, failure.message))
     return tuple(_without_shared_project(app, apps) for app in apps)
 
 
 def _without_shared_project(app: App, apps: list[App]) -> App:
-    # With --remove-orphans each of the two would remove the other's containers.
+    # Each of the two would take the other's containers for its own.
     others = [
         each
         for each in apps
@@ -152,11 +157,14 @@ def _without_shared_project(app: App, apps: list[App]) -> App:
 
 
 def _broken(folder: Path, cause: Cause, message: str) -> App:
-    return App(folder.name, folder, _project_name(folder.name), failure=Failure(cause, message))
+    return App(folder.name, folder, project_name(folder.name), failure=Failure(cause, message))
 
 
-def _project_name(name: str) -> str:
-    """Return the project name that compose makes of a folder's name."""
+def project_name(name: str) -> str:
+    """Return the project name that compose makes of a folder's name, or of `name:`.
+
+    Source: compose-go, NormalizeProjectName.
+    """
     return re.sub(r"[^a-z0-9_-]", "", name.lower()).lstrip("_-")
 
 
@@ -170,7 +178,7 @@ def _read_app(
         return _broken(
             folder, Cause.APP_FOLDER_INVALID, "the folder's name is not printable UTF-8 text"
         )
-    if not _project_name(folder.name):
+    if not project_name(folder.name):
         return _broken(
             folder,
             Cause.APP_FOLDER_INVALID,
@@ -184,34 +192,44 @@ def _read_app(
         notes.append(restorable.message)
         restorable = None
     from_store = restorable if restorable and restorable.damaged else None
-    document: Mapping[str, Any] | Failure
-    if from_store:
-        document = _load_stored(store, from_store.version)
-    else:
-        document = _load(folder / COMPOSE_FILE)
-    if isinstance(document, Failure):
-        return _broken(folder, document.cause, document.message)
     winners = [name for name in _SIBLINGS_THAT_WIN if (folder / name).exists()]
-    # What comes out of the store is pinned by publishing; compose could not see it yet.
-    if not from_store and (winners or _depends_on_more(folder, document)):
-        asked = ask(folder)
-        if isinstance(asked, Failure):
-            return _broken(folder, asked.cause, asked.message)
-        document = asked
+    found: Mapping[str, Any] | Failure | None
+    if from_store:
+        found = _load_stored(store, from_store.version)
+    else:
+        found = _load(folder / COMPOSE_FILE)
+        if not isinstance(found, Failure):
+            try:
+                clear = not winners and not _sets_compose_variables(folder / ".env")
+            except OSError as error:
+                message = f".env cannot be read: {error.strerror}"
+                return _broken(folder, Cause.COMPOSE_FILE_INVALID, message)
+            if found is None or not clear or not _is_clear(found):
+                found = ask(folder)
+    if isinstance(found, Failure):
+        return _broken(folder, found.cause, found.message)
+    assert found is not None
+    document = found
     notes += [
         f"{name} is used besides {COMPOSE_FILE}, which alone is what aktualizr-lite verifies"
         for name in winners
     ]
-    project = str(document.get("name") or _project_name(folder.name))
+    project = project_name(str(document.get("name") or folder.name))
+    if not project:
+        return _broken(
+            folder, Cause.APP_FOLDER_INVALID, "compose can make no project name of 'name:'"
+        )
     if project != folder.name:
         notes.append(
             f"its compose project is {project!r}, not the app's name: "
             "aktualizr-lite will start it anew after registration"
         )
     services = tuple(
-        _service(name, _mapping(service), project)
-        for name, service in document["services"].items()
-        if _replicas(_mapping(service)) != "0"
+        service
+        for name, content in document["services"].items()
+        # What a provider makes is no container.
+        if "provider" not in _mapping(content)
+        and (service := _service(name, _mapping(content), project)).replicas
     )
     return App(folder.name, folder, project, services, notes=tuple(notes), restorable=restorable)
 
@@ -219,7 +237,13 @@ def _read_app(
 def _service(name: str, service: Mapping[str, Any], project: str) -> Service:
     # Without `image:` compose looks for what it would have built.
     image = str(service.get("image") or f"{project}-{name}")
-    return Service(name, image, _labels(service).get(PUBLISHED_HASH_LABEL))
+    replicas = _mapping(service.get("deploy")).get("replicas", service.get("scale"))
+    return Service(
+        name,
+        image,
+        _labels(service).get(PUBLISHED_HASH_LABEL),
+        1 if replicas is None else int(replicas),
+    )
 
 
 def _labels(service: Mapping[str, Any]) -> dict[str, str]:
@@ -229,37 +253,46 @@ def _labels(service: Mapping[str, Any]) -> dict[str, str]:
     return {str(key): str(value) for key, value in _mapping(labels).items()}
 
 
-def _replicas(service: Mapping[str, Any]) -> str:
-    return str(_mapping(service.get("deploy")).get("replicas", service.get("scale")))
-
-
 def _mapping(value: Any) -> Mapping[str, Any]:
     """Return `value`, or nothing for a null: compose says None, the base loader its text."""
-    return {} if value in (None, "", "~", "null", "Null", "NULL") else value
+    return {} if value is None or value == "" or value in _NULLS else value
 
 
-def _load(file: Path) -> dict[str, Any] | Failure:
-    """Read a compose file far enough to know that it is a sane mapping of services."""
+def _load(file: Path) -> Mapping[str, Any] | Failure | None:
+    """Read a compose file; None for YAML that two parsers may read differently."""
     try:
-        if not file.is_file():
-            return Failure(Cause.COMPOSE_FILE_MISSING, f"there is no {file.name} in {file.parent}")
-        with file.open("rb") as stream:
-            data = stream.read(MOST_BYTES + 1)
+        data = plainfile.read(file, MOST_BYTES)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return Failure(Cause.COMPOSE_FILE_MISSING, f"there is no {file.name} in {file.parent}")
     except OSError as error:
         return Failure(Cause.COMPOSE_FILE_INVALID, f"{file.name} cannot be read: {error.strerror}")
     return _parse(data, file.name)
 
 
-def _load_stored(store: Store, version: Version) -> dict[str, Any] | Failure:
-    """Read the compose file out of the bundle in the store."""
+def _load_stored(store: Store, version: Version) -> Mapping[str, Any] | Failure:
+    """Read the compose file out of the bundle in the store, where compose cannot see it.
+
+    Publishing has resolved everything in it but the profiles.
+    """
     try:
         data = bundle.compose_file(store, version, store.manifest(version), COMPOSE_FILE)
     except StoreError as error:
         return Failure(Cause.STORE_DAMAGED, str(error))
-    return _parse(data, COMPOSE_FILE)
+    document = _parse(data, COMPOSE_FILE)
+    if document is None:
+        message = f"{COMPOSE_FILE} in the store is not a published one"
+        return Failure(Cause.COMPOSE_FILE_INVALID, message)
+    if isinstance(document, Failure):
+        return document
+    services = {
+        name: service
+        for name, service in document["services"].items()
+        if "profiles" not in _mapping(service)
+    }
+    return {**document, "services": services}
 
 
-def _parse(data: bytes, name: str) -> dict[str, Any] | Failure:
+def _parse(data: bytes, name: str) -> Mapping[str, Any] | Failure | None:
     if not data.strip():
         return Failure(Cause.COMPOSE_FILE_INVALID, f"{name} is empty")
     if len(data) > MOST_BYTES:
@@ -270,23 +303,40 @@ def _parse(data: bytes, name: str) -> dict[str, Any] | Failure:
         return Failure(Cause.COMPOSE_FILE_INVALID, f"{name} is not YAML: {_one_line(error)}")
     except ValueError as error:
         return Failure(Cause.COMPOSE_FILE_INVALID, f"{name}: {error}")
+    if document is _NOT_PLAIN:
+        return None
     problem = _shape_problem(document)
     if problem:
         return Failure(Cause.COMPOSE_FILE_INVALID, f"{name}: {problem}")
     return dict(document)
 
 
+_NOT_PLAIN = object()
+"""Stands for YAML with several documents, tags or merge keys."""
+
+
 def _construct(data: bytes) -> Any:
-    """Return the document in `data`; raises ValueError for one made to exhaust the reader."""
-    depth = 0
+    """Return the document in `data`, or `_NOT_PLAIN`.
+
+    Raises ValueError for one that is made to exhaust the reader, yaml.YAMLError for one that is
+    none.
+    """
+    depth = documents = 0
+    plain = data[:1].isascii()  # no byte-order mark
     # The depth comes from the event stream, for libyaml composes nodes by recursion in C.
     for event in yaml.parse(data, Loader=_Loader):
         if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
             depth += 1
         elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
             depth -= 1
+        elif isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
         if depth > MOST_DEPTH:
             raise ValueError(f"nested deeper than {MOST_DEPTH} levels")
+        if getattr(event, "tag", None) or getattr(event, "value", None) == "<<":
+            plain = False
+    if documents > 1:
+        return _NOT_PLAIN
     loader = _Loader(data)
     try:
         node = loader.get_single_node()
@@ -294,7 +344,7 @@ def _construct(data: bytes) -> Any:
             return None
         if _expanded_size(node, {}) > MOST_NODES:
             raise ValueError(f"its aliases expand to more than {MOST_NODES} nodes")
-        return loader.construct_document(node)
+        return loader.construct_document(node) if plain else _NOT_PLAIN
     finally:
         loader.dispose()
 
@@ -324,35 +374,60 @@ def _shape_problem(document: object) -> str | None:
     services = document.get("services", {})
     if not isinstance(services, dict):
         return "'services' is not a mapping"
-    if not services and {"include", "<<"}.isdisjoint(document):
+    if not services and "include" not in document:
         return "it names no services"
     for name, service in services.items():
-        service = _mapping(service)
-        if not isinstance(service, dict):
+        if not isinstance(_mapping(service), dict):
             return f"service {name!r} is not a mapping"
-        for key, kinds in (("labels", (dict, list)), ("deploy", dict)):
-            if not isinstance(_mapping(service.get(key)), kinds):
-                return f"'{key}' of service {name!r} has the wrong form"
     return None
 
 
-def _depends_on_more(folder: Path, document: Mapping[str, Any]) -> bool:
-    """Tell whether images or services depend on more than this file's own text."""
-    if not {"include", "<<"}.isdisjoint(document) or "$" in str(document.get("name", "")):
-        return True
-    for service in map(_mapping, document.get("services", {}).values()):
-        if not {"extends", "profiles", "<<"}.isdisjoint(service):
-            return True
-        used = (service.get("image"), service.get("scale"), service.get("deploy"))
-        if any("$" in str(value) for value in (*used, _labels(service).get(PUBLISHED_HASH_LABEL))):
-            return True
-    return _sets_compose_variables(folder / ".env")
+def _is_clear(document: Mapping[str, Any]) -> bool:
+    """Tell whether project, services, images and replicas follow from this text alone."""
+    if "include" in document or not _is_literal(document.get("name", "")):
+        return False
+    return all(_is_clear_service(each) for each in document["services"].values())
+
+
+def _is_clear_service(service: Any) -> bool:
+    if not isinstance(service, dict) or not _MORE_THAN_TEXT.isdisjoint(service):
+        return False
+    if not _is_literal(service.get("image", "")):
+        return False
+    deploy = service.get("deploy", {})
+    if not isinstance(deploy, dict) or "mode" in deploy:
+        return False
+    if "replicas" in deploy and "scale" in service:
+        return False
+    if not _COUNT.fullmatch(str(deploy.get("replicas", service.get("scale", "1")))):
+        return False
+    labels = service.get("labels", {})
+    if not isinstance(labels, (dict, list)):
+        return False
+    texts = labels.values() if isinstance(labels, dict) else labels
+    if not all(isinstance(each, str) for each in texts):
+        return False
+    return "$" not in _labels(service).get(PUBLISHED_HASH_LABEL, "")
+
+
+_MORE_THAN_TEXT = frozenset(("extends", "profiles", "provider"))
+_COUNT = re.compile(r"0|[1-9][0-9]{0,3}")
+
+
+def _is_literal(value: Any) -> bool:
+    """Tell whether `value` is text that compose takes as it is written."""
+    return isinstance(value, str) and "$" not in value and value not in _NULLS
+
+
+_NULLS = ("~", "null", "Null", "NULL")
 
 
 def _sets_compose_variables(env_file: Path) -> bool:
-    """Tell whether `.env` sets COMPOSE_FILE, COMPOSE_PROFILES, COMPOSE_PROJECT_NAME or the like."""
+    """Tell whether `.env` sets COMPOSE_FILE, COMPOSE_PROFILES, COMPOSE_PROJECT_NAME or the like.
+
+    Raises OSError if it is there and cannot be read.
+    """
     try:
-        data = env_file.read_bytes()
-    except OSError:
+        return b"COMPOSE_" in plainfile.read(env_file, MOST_BYTES)
+    except FileNotFoundError:
         return False
-    return re.search(rb"^\s*(export\s+)?COMPOSE_", data, re.MULTILINE) is not None

@@ -1,0 +1,106 @@
+"""Pure: why compose failed, by its words.
+
+Since compose 2.33 every failure has exit status 1, so only its words tell them apart. Words that
+are not known here are `Cause.COMPOSE_FAILED`, which is waited for: they get the mildest treatment.
+"""
+
+import re
+
+from .cause import Cause, Failure
+
+MOST_CHARACTERS = 400
+"""Of a message: it has to fit into one line of the journal that a person reads."""
+
+_WORDS = tuple(
+    (re.compile(pattern, re.IGNORECASE), cause)
+    for pattern, cause in (
+        (r"no space left on device|disk quota exceeded", Cause.NO_SPACE),
+        # Compose itself, within the memory that it may have.
+        (r"runtime: out of memory|runtime: cannot allocate memory", Cause.COMPOSE_FILE_INVALID),
+        (r"cannot allocate memory|resource temporarily unavailable|too many open files",
+         Cause.NO_RESOURCES),
+        (r"failed to extract layer|error unpacking image", Cause.IMAGE_NOT_LOADED),
+        (r"cannot connect to the docker daemon|error during connect|connection reset by peer"
+         r"|/docker\.sock.*(: EOF|connection refused|no such file)|unexpected EOF",
+         Cause.ENGINE_LOST),
+        (r"no such image|unable to find image", Cause.IMAGE_MISSING),
+        (r"logging driver|log driver|log[- ]opt", Cause.LOG_DRIVER_FAILED),
+        (r"pull access denied|failed to resolve reference|https?://\S+/v2/"
+         r"|TLS handshake timeout", Cause.REGISTRY_NEEDED),
+        # A container refers to its network by id, a compose file by name.
+        (r"network [0-9a-f]{64} not found|network-scoped alias .* but .* network",
+         Cause.NETWORK_STALE),
+        (r"network .* declared as external, but could not be found|network \S+ not found",
+         Cause.NETWORK_MISSING),
+        (r"external volume .* not found", Cause.VOLUME_MISSING),
+        (r"required variable \S+ is missing a value", Cause.VARIABLE_MISSING),
+        (r"env file .* not found", Cause.ENV_FILE_MISSING),
+        (r"could not find an available, non-overlapping|pool overlaps with other one"
+         r"|all predefined address pools have been fully subnetted", Cause.SUBNET_TAKEN),
+        (r"cannot assign requested address", Cause.ADDRESS_MISSING),
+        (r"port is already allocated|address already in use|failed to start userland proxy",
+         Cause.PORT_TAKEN),
+        (r"container name \S+ is already in use", Cause.NAME_TAKEN),
+        (r"iptables failed|no chain/target/match by that name", Cause.FIREWALL_FLUSHED),
+        (r"dependency failed to start|didn't complete successfully", Cause.DEPENDENCY_FAILED),
+        (r"no configuration file provided", Cause.COMPOSE_FILE_MISSING),
+        (r"validating .*:|yaml: |invalid (interpolation|compose|reference|hostPort|containerPort)"
+         r"|undefined (network|volume|service|config|secret)"
+         r"|depends on undefined|services\.\S+ (must|additional|conflicting)"
+         r"|refers to undefined|empty compose file|additional propert|services must be a mapping"
+         r"|dependency cycle detected|failed to cast to expected type|failed to read \S+: line"
+         r"|label file .* not found|cannot extend service|healthcheck\.test must start"
+         r"|invalid size: |time: (unknown|missing|invalid)|^open /.*: no such file or directory$",
+         Cause.COMPOSE_FILE_INVALID),
+        (r"could not select device driver|unknown or invalid runtime name"
+         r"|unresolvable CDI devices", Cause.RUNTIME_MISSING),
+        (r"error gathering device information", Cause.DEVICE_MISSING),
+        (r"bind source path does not exist|invalid mount config|error mounting "
+         r"|error while creating mount source path|failed to mount local volume",
+         Cause.MOUNT_FAILED),
+        (r"oci runtime create failed|failed to create (shim )?task|exec format error",
+         Cause.START_FAILED),
+    )
+)  # fmt: skip
+
+_PROGRESS = re.compile(
+    r"\s*(Container|Network|Volume|Image|Service)\s+\S+\s+"
+    r"(Creat|Start|Runn|Wait|Health|Exit|Recreat|Stopp|Remov|Pull|Skipp|Build|Built|Error)\w*\s*$"
+)
+
+
+def diagnose(output: str) -> Failure:
+    """Read the words of a failed compose into a cause, with those that say it as the message."""
+    sentences = _sentences(output)
+    for pattern, cause in _WORDS:
+        for sentence in reversed(sentences):
+            if pattern.search(sentence):
+                return Failure(cause, sentence)
+    message = sentences[-1] if sentences else "compose ended without a word"
+    return Failure(Cause.COMPOSE_FAILED, message)
+
+
+def cause_of(words: str) -> Cause | None:
+    """Return the cause that `words` of dockerd tell of, None if they are not known."""
+    return next((cause for pattern, cause in _WORDS if pattern.search(words)), None)
+
+
+def _sentences(output: str) -> list[str]:
+    """Return what compose said, without its progress; what goes on in the next line is joined."""
+    sentences: list[str] = []
+    for line in output.splitlines():
+        if not line.strip() or _PROGRESS.fullmatch(line):
+            continue
+        goes_on = line[0].isspace() or line.startswith("(")
+        if sentences and (goes_on or sentences[-1].endswith(":")):
+            sentences[-1] += f" {line.strip()}"
+        else:
+            sentences.append(line.strip())
+    return [_shortened(each) for each in sentences]
+
+
+def _shortened(sentence: str) -> str:
+    if len(sentence) <= MOST_CHARACTERS:
+        return sentence
+    half = MOST_CHARACTERS // 2
+    return f"{sentence[:half]} ... {sentence[-half:]}"
