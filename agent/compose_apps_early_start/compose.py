@@ -93,11 +93,7 @@ class Compose:
         if failure is None or failure.cause is not Cause.COMPOSE_FAILED:
             return failure
         refused = self.config(folder)
-        if not isinstance(refused, Failure) or refused.cause is Cause.INTERRUPTED:
-            return failure
-        if refused.cause.passes:
-            return Failure(Cause.COMPOSE_FILE_INVALID, refused.message)
-        return refused
+        return refused if isinstance(refused, Failure) and refused != NOT_TRIED else failure
 
     def make_networks(self, folder: Path, deadline: float) -> Failure | None:
         """Make what the app in `folder` lacks, its networks first of all; replace no container.
@@ -129,7 +125,10 @@ class Compose:
         if status is None:
             return Failure(Cause.COMPOSE_FILE_INVALID, "'docker compose config' took too long")
         if status != 0:
-            return diagnose(errors)
+            refused = diagnose(errors)
+            if refused.cause.passes:  # these are the words of a file all the same
+                return Failure(Cause.COMPOSE_FILE_INVALID, refused.message)
+            return refused
         try:
             document = json.loads(output[output.index("{") :])
         except ValueError:

@@ -247,6 +247,8 @@ class Runner:
         """An app's own time is for its containers; gigabytes from the store are the run's."""
         if each.deadline == math.inf:
             each.deadline = min(self._deadline, self._now + self._settings.app_seconds)
+            # Settling is what everybody expects: only what comes after it is worth a word.
+            each.told_at = self._now + self._settings.settle_seconds
 
     def _call(self, each: AppRun, function: Callable[[AppRun], Ending]) -> None:
         def call() -> None:
@@ -370,7 +372,6 @@ class Runner:
             ending = Failure(Cause.ENGINE_LOST, f"dockerd went away meanwhile: {ending.message}")
         if ending is None:
             each.reconnects = False
-            # Settling is what everybody expects: only what comes after it is worth a word.
             each.told_at = self._now + self._settings.settle_seconds
             seconds = self._now - self._ready
             self._report(Event(Kind.UP, "up, settling", each.app.name, seconds=seconds))

@@ -11,10 +11,10 @@ from .cause import Cause, Failure
 from .container import Container
 from .preloaded import App, Service
 
-CALM_SECONDS = 60.0
-"""A container that its policy restarted must run this long before it counts as running.
+CALM = 6
+"""A container that its policy restarted must run so many times as long as another to be settled.
 
-A service that gives up after some seconds without its server would look like a running one
+With the settling time of 10 seconds that is a minute. A service that gives up after some seconds without its server would look like a running one
 whenever somebody looks at the right moment.
 """
 
@@ -142,8 +142,8 @@ def _judge_running(container: Container, settle_seconds: float) -> Waits | None:
     if container.without_network:
         failure = Failure(Cause.NETWORK_STALE, f"{named} runs without a network")
         return Waits(f"{service} has no network", _UNTIL_IT_CHANGES, failure, Need.NETWORK)
-    if container.restarts and up_for < CALM_SECONDS:
-        left = CALM_SECONDS - up_for
+    left = CALM * settle_seconds - up_for
+    if container.restarts and left > 0:
         return Waits(_restarted(container), left, _crash_loop(container))
     if up_for < settle_seconds:
         failure = Failure(Cause.TIMEOUT, f"{named} has run for {up_for:.0f} s only")

@@ -73,6 +73,7 @@ class Start:
         self._board = board
         self._began = time.monotonic()
         self._seen: list[str] = []
+        self._before = board.keepsakes()
 
     def read_until(self, text: str) -> float:
         """Wait for the line with `text` on standard error; return the seconds since the start."""
@@ -89,6 +90,8 @@ class Start:
         seconds = time.monotonic() - self._began
         stderr = "".join(self._seen) + rest
         assert "Traceback" not in stderr, stderr
+        lost = self._before - self._board.keepsakes() - self._board.may_go
+        assert not lost, f"the run took away {sorted(lost)}:\n{stderr}"
         return Run(self.process.returncode, stderr, seconds, self._board.record())
 
 
@@ -98,6 +101,7 @@ class Board:
     def __init__(self, device: Device, preload: samples.Preload) -> None:
         self.device = device
         self.references = preload.references
+        self.may_go: set[str] = set()
         self._api: Any = None
 
     @property
@@ -230,6 +234,23 @@ class Board:
             }
             mountpoint = self.api.create_volume(name, labels=labels)["Mountpoint"]
             (self.device.path(mountpoint) / "keep").write_text("precious\n")
+
+    def keepsakes(self) -> set[str]:
+        """What no run may take away, whatever a test provokes, dockerd up or not.
+
+        Containers that ever ran, volumes, images and app folders. `may_go` has the exceptions of a
+        test.
+        """
+        docker = self.device.path("/var/lib/docker")
+        kept = {f"volume {each.name}" for each in docker.glob("volumes/*") if each.is_dir()}
+        kept |= {f"image {each.name}" for each in docker.glob("image/*/imagedb/content/sha256/*")}
+        kept |= {f"app {each.name}" for each in self.folder("").glob("*")}
+        for file in docker.glob("containers/*/config.v2.json"):
+            with contextlib.suppress(FileNotFoundError):  # dockerd replaces the file
+                config = json.loads(file.read_bytes())
+                if not config["State"]["StartedAt"].startswith("0001-"):
+                    kept.add(f"container {config['Name'].lstrip('/')} {config['ID'][:12]}")
+        return kept
 
     def possessions(self) -> dict[str, object]:
         """What no run may take away or change: volumes with data, images, app folders."""

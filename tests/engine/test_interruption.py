@@ -132,7 +132,7 @@ def test_a_run_that_was_killed_is_told_as_such_and_the_next_completes(board: Boa
     left = board.shell("ls -A /run/compose-apps-early-start /var/lib/compose-apps-early-start")
     assert set(left.split()) == {
         *("/run/compose-apps-early-start:", "/var/lib/compose-apps-early-start:"),
-        *("last-run.json", "lock"),
+        *("finished.json", "last-run.json", "lock"),
     }
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from compose_apps_early_start.catalog import App, Service
+from compose_apps_early_start.preloaded import App, Service
 from compose_apps_early_start.container import Container
 from compose_apps_early_start.selection import Selection
 from compose_apps_early_start.settings import Settings

@@ -1,7 +1,7 @@
 """What is to be done for each app, decided without doing it."""
 
 import pytest
-from compose_apps_early_start.catalog import App
+from compose_apps_early_start.preloaded import App
 from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.container import Container, State
 from compose_apps_early_start.plan import Action, AppPlan, Step, make

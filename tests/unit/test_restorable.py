@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from compose_apps_early_start import catalog, selection
+from compose_apps_early_start import preloaded, selection
 from compose_apps_early_start.bundle import restore
-from compose_apps_early_start.catalog import App
+from compose_apps_early_start.preloaded import App
 from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.compose import Compose
 from compose_apps_early_start.container import State, Storage
@@ -57,7 +57,7 @@ def never(folder: Path) -> Failure:
 
 def read(settings: Settings, name: str = "shop") -> App:
     store = Store(settings.reset_apps)
-    (app,) = catalog.read(settings, (name,), never, store, store.versions())
+    (app,) = preloaded.read(settings, (name,), never, store, store.versions())
     return app
 
 
@@ -157,7 +157,7 @@ def test_two_versions_that_nothing_tells_apart_are_an_error_of_that_app_alone(
     if folder:
         preloaded(settings, folder)
     store = Store(settings.reset_apps)
-    shop, other = catalog.read(settings, ("shop", "other"), never, store, store.versions())
+    shop, other = preloaded.read(settings, ("shop", "other"), never, store, store.versions())
     assert shop.failure
     assert shop.failure.cause is Cause.VERSION_UNCLEAR
     assert shop.failure.message.startswith("the store has 2 versions: ")

@@ -12,7 +12,7 @@ from types import FrameType
 import pytest
 from compose_apps_early_start import bundle, runner
 from compose_apps_early_start.bundle import SpaceError
-from compose_apps_early_start.catalog import App
+from compose_apps_early_start.preloaded import App
 from compose_apps_early_start.cause import NOT_TRIED, Cause, Failure
 from compose_apps_early_start.compose import Compose
 from compose_apps_early_start.container import Container

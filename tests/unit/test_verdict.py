@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from compose_apps_early_start.catalog import App
+from compose_apps_early_start.preloaded import App
 from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.container import Container
 from compose_apps_early_start.settings import Settings

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from compose_apps_early_start.catalog import (
+from compose_apps_early_start.preloaded import (
     MOST_BYTES,
     MOST_DEPTH,
     App,
