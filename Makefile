@@ -1,4 +1,5 @@
-# For Debian 12 or later, as root: what the machine lacks is installed.
+# For Debian 12 or later, as root: what the machine lacks is installed. `layer` and `layer-check`
+# install nothing, need no root, and run with Python 3.8, as in LmP's build containers.
 
 PYTHON := python3
 VENV := .cache/venv
@@ -6,7 +7,7 @@ INSTALL := packaging/device/install-host-packages
 RECIPE := bitbake/meta-subscriber-overrides/recipes-support/compose-apps-early-start
 
 .PHONY: help demo shell boot test test-unit test-boot test-powercut test-suites bench bench-boot deb layer \
-	clean device-packages boot-packages test-packages
+	layer-check clean device-packages boot-packages test-packages
 # Nothing here is worth running side by side, and only one may use apt at a time.
 .NOTPARALLEL:
 
@@ -54,8 +55,15 @@ deb: ## the agent's Debian packages
 	@packaging/debian/build build
 	@packaging/debian/build build offline-docker
 
-layer: $(VENV)/made ## completes the Yocto layer: puts the source archive beside the recipe
-	@$(VENV)/bin/python bitbake/sdist.py $(RECIPE)/compose-apps-early-start
+layer: ## puts the Yocto recipe into a factory's layer (DEST=); without DEST, makes its source archive
+ifeq ($(origin DEST),undefined)
+	@$(PYTHON) bitbake/source_archive.py $(RECIPE)/compose-apps-early-start
+else
+	@$(PYTHON) bitbake/factory_layer.py install "$(DEST)"
+endif
+
+layer-check: ## says whether BitBake would build the recipe there (DEST=)
+	@$(PYTHON) bitbake/factory_layer.py check "$(DEST)"
 
 clean: ## removes what the above left in this folder (the device's cache is in ~/.cache)
 	rm -rf $(RECIPE)/compose-apps-early-start

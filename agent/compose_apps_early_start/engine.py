@@ -12,14 +12,16 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-import docker
-import requests
-import urllib3
-from docker.transport import UnixHTTPAdapter
-
+from . import charset
 from .container import Container, Listed, State, Storage
 from .errors import EngineError, RefusedError
 from .settings import Settings
+
+with charset.not_detected():
+    import docker
+    import requests
+    import urllib3
+    from docker.transport import UnixHTTPAdapter
 
 REQUEST_SECONDS = 60.0
 """For one request to an engine that is up."""

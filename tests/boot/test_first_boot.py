@@ -35,6 +35,16 @@ def test_the_unit_stays_active_and_there_is_nothing_to_complain_about(life: Life
     assert_good(life.first)
 
 
+def test_the_journal_has_no_line_of_the_agents_process_but_its_messages(life: Life) -> None:
+    # What a library or Python itself writes comes through standard error.
+    ways = {
+        entry["_TRANSPORT"]
+        for entry in life.first.own
+        if entry.get("_SYSTEMD_UNIT") == f"{AGENT}.service"
+    }
+    assert ways == {"journal"}
+
+
 def test_systemctl_shows_how_the_run_ended(life: Life) -> None:
     assert life.first.unit["StatusText"].startswith("2 of 2 apps run")
 

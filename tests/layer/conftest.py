@@ -27,13 +27,8 @@ def run(*argv: str | Path, cwd: Path | None = None) -> str:
 
 
 @pytest.fixture(scope="session")
-def layer() -> Path:
-    return CHECKOUT / "bitbake/meta-subscriber-overrides"
-
-
-@pytest.fixture(scope="session")
-def recipe(layer: Path) -> Path:
-    (found,) = layer.glob(f"recipes-support/{NAME}/*.bb")
+def recipe() -> Path:
+    (found,) = CHECKOUT.glob(f"bitbake/meta-subscriber-overrides/recipes-support/{NAME}/*.bb")
     return found
 
 
@@ -59,20 +54,20 @@ def depends(expand: Expand) -> frozenset[str]:
 
 
 @pytest.fixture(scope="session")
-def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source archive, as `make layer` makes it."""
-    folder = tmp_path_factory.mktemp("sdist")
-    run(sys.executable, CHECKOUT / "bitbake/sdist.py", folder)
-    (archive,) = folder.iterdir()
-    return archive
+    folder = tmp_path_factory.mktemp("archive")
+    run(sys.executable, CHECKOUT / "bitbake/source_archive.py", folder)
+    (made,) = folder.iterdir()
+    return made
 
 
 @pytest.fixture(scope="session")
-def source(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source archive, unpacked."""
     folder = tmp_path_factory.mktemp("source")
-    run("tar", "--extract", "--file", sdist, "--directory", folder)
-    return folder / sdist.name.removesuffix(".tar.gz")
+    run("tar", "--extract", "--file", archive, "--directory", folder)
+    return folder / archive.name.removesuffix(".tar.gz")
 
 
 @pytest.fixture(scope="session")

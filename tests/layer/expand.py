@@ -22,6 +22,7 @@ CONFIGURATION = {
     "BP": "${BPN}-${PV}",
     "PACKAGES": "${PN}-dev ${PN}-doc ${PN}",
     "D": "${WORKDIR}/image",
+    "bindir": "/usr/bin",
     "nonarch_libdir": "/usr/lib",
     "systemd_unitdir": "/usr/lib/systemd",
     "systemd_system_unitdir": "/usr/lib/systemd/system",

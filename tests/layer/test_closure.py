@@ -25,6 +25,13 @@ IMPLIED = frozenset(
 comparison with the imports sees it."""
 
 
+_LOADED = """\
+import sys
+import compose_apps_early_start.engine, compose_apps_early_start.start
+print(*{name.partition(".")[0] for name in sys.modules})
+"""
+
+
 @pytest.fixture
 def device(tmp_path: Path) -> StubDevice:
     """Two apps; the shortlist names one of them, and one that is not there."""
@@ -58,6 +65,17 @@ class Agent:
         package = self._installed / NAME.replace("-", "_")
         (self._python.site / package.name).symlink_to(package)
 
+    @property
+    def site(self) -> Path:
+        """Where the libraries are."""
+        return self._python.site
+
+    def loaded(self) -> set[str]:
+        """Return which top-level modules are loaded with the agent; warnings are in ``errors``."""
+        program = self._scratch / "loaded.py"
+        program.write_text(_LOADED)
+        return set(self._python.run(program, errors=self.errors).stdout.split())
+
     def run(self, *arguments: str) -> tuple[int, str]:
         """Return exit status and output; what goes to the journal is in the file ``errors``."""
         program = self._installed / "bin" / NAME
@@ -84,11 +102,26 @@ def test_it_starts_an_app(agent: Agent, depends: frozenset[str], release: str, p
         ("shop", [{"action": "up"}])
     ]
     assert agent.run("start")[0] == 3, agent.errors.read_text()
-    assert "did you mean 'telemetry'" in agent.errors.read_text()
+    journal = agent.errors.read_text()
+    assert "did you mean 'telemetry'" in journal
+    assert [line for line in journal.splitlines() if not line.startswith("MESSAGE=")] == []
     status, told = agent.run("status")
     assert [(each["name"], each["state"]) for each in json.loads(told)["apps"]] == [
         ("shop", "running")
     ]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_loading_it_warns_of_nothing_and_loads_no_library_in_vain(
+    agent: Agent, depends: frozenset[str], release: str
+) -> None:
+    agent.install(release, INTERPRETERS[HERE], closure(depends))
+    assert (agent.site / "chardet").exists()
+    loaded = agent.loaded()
+    assert agent.errors.read_text() == ""
+    assert loaded & {"docker", "chardet", "charset_normalizer", "cryptography", "OpenSSL"} == {
+        "docker"
+    }
 
 
 def test_leaving_out_what_comes_anyway_changes_nothing(depends: frozenset[str]) -> None:

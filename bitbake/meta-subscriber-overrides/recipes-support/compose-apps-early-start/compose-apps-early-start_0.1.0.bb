@@ -1,20 +1,26 @@
+# Takes the place of meta-lmp's recipe of the same name, from a layer of a higher priority. That
+# recipe installs a script that deletes apps which are not on the shortlist, and after two failures
+# all apps and docker's data.
 SUMMARY = "Start preloaded Docker Compose apps before the device is registered"
 SUMMARY:${PN}-offline-docker = "Docker does not wait for the network on an unregistered device"
 DESCRIPTION = "Starts the Docker Compose apps of an image at the first boot: offline, before the \
-device is registered and before aktualizr-lite. Does nothing on a registered device."
-HOMEPAGE = "https://git.example.test/compose-apps-early-start"
-BUGTRACKER = "https://git.example.test/compose-apps-early-start/issues"
+device is registered and before aktualizr-lite. Does nothing on a registered device. Takes the place \
+of meta-lmp's script of the same name."
 SECTION = "admin"
 LICENSE = "MIT"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=c014b3053d3d896156ea9787237728b4"
 
-# `make layer` in the source tree puts the archive here. From git instead, on both releases:
+# `make layer` in the source tree puts the archive beside the recipe. From git instead, in a
+# .bbappend, on every release:
 #   SRC_URI = "git://HOST/compose-apps-early-start.git;protocol=https;branch=main;destsuffix=${BP}"
 #   SRCREV = "<commit>"
-# Either way the source is in ${BP} below what each release unpacks into, so S needs no line.
+#   PV = "0.1.0+git"
+# Either way the source is in ${BP} below what the release unpacks into, so S needs no line.
 SRC_URI = "file://${BP}.tar.gz"
 
-inherit python_setuptools_build_meta systemd
+inherit features_check python_setuptools_build_meta systemd
+
+REQUIRED_DISTRO_FEATURES = "systemd"
 
 # Docker does not wait for the network on an unregistered device: see docs/integration.md first.
 PACKAGECONFIG ??= ""
@@ -23,6 +29,9 @@ PACKAGECONFIG[offline-docker] = ",,,${PN}-offline-docker"
 SYSTEMD_SERVICE:${PN} = "compose-apps-early-start.service"
 
 do_install:append() {
+    # setuptools of kirkstone does not know [project], and builds a package without a program.
+    [ -e ${D}${bindir}/compose-apps-early-start ] || \
+        bbfatal "compose-apps-early-start needs Yocto 5.0 (LmP v95) or later"
     install -D -m 0644 ${S}/systemd/compose-apps-early-start.service \
         ${D}${systemd_system_unitdir}/compose-apps-early-start.service
     install -D -m 0644 ${S}/systemd/compose-apps-early-start.catalog \
@@ -54,6 +63,7 @@ RDEPENDS:${PN} += "\
     python3-json \
     python3-pyyaml \
     python3-requests \
+    python3-resource \
     python3-sdnotify \
     python3-shell \
     python3-systemd \

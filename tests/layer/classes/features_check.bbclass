@@ -1,0 +1,1 @@
+# A stub of OE-Core's class: just enough for the parser.

@@ -1,0 +1,1 @@
+"""Stands for the server of package revisions: bb imports it, its wheel lacks it."""
