@@ -93,11 +93,14 @@ class Engine:
         other folders are listed only.
         """
         listed = self._list(_PROJECT)
+        containers = self._inspected(listed, folders)
+        # At a first boot there is none, and each request is one before the first start.
+        ask = any(each.networks for each in containers)
         return State(
             images=self._present(images),
             listed=listed,
-            containers=self._inspected(listed, folders),
-            networks=self.networks(),
+            containers=containers,
+            networks=self.networks() if ask else frozenset(),
         )
 
     def networks(self) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import socketserver
 import threading
 from collections.abc import Iterator
@@ -90,13 +91,18 @@ class StubDevice:
         if path == "/images/json":
             return [{"Id": "sha256:1", "RepoDigests": [IMAGE], "RepoTags": []}]
         if path == "/containers/json":
-            return [{"Id": app} for app in self.up()]
+            return [
+                {"Id": app, "Names": [f"/{app}-web-1"], "Labels": self._labels(app)}
+                for app in self.up()
+            ]
+        if path == "/networks":
+            return [{"Id": "1", "Name": "bridge"}]
         if path.startswith("/containers/"):
             return self._container(path.split("/")[2])
         return None
 
-    def _container(self, app: str) -> dict[str, Any]:
-        labels = {
+    def _labels(self, app: str) -> dict[str, str]:
+        return {
             "com.docker.compose.project": app,
             "com.docker.compose.project.working_dir": str(
                 self.root / "var/sota/compose-apps" / app
@@ -104,17 +110,21 @@ class StubDevice:
             "com.docker.compose.service": "web",
             "io.compose-spec.config-hash": HASH,
         }
+
+    def _container(self, app: str) -> dict[str, Any]:
         state = {
             "Status": "running",
             "ExitCode": 0,
+            "Pid": os.getpid(),
             "StartedAt": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.000000000Z"),
             "FinishedAt": "0001-01-01T00:00:00Z",
         }
         return {
             "Id": app,
             "Name": f"/{app}-web-1",
-            "Config": {"Labels": labels, "Image": IMAGE},
-            "HostConfig": {"RestartPolicy": {"Name": "always"}},
+            "Config": {"Labels": self._labels(app), "Image": IMAGE},
+            "HostConfig": {"RestartPolicy": {"Name": "always"}, "NetworkMode": "bridge"},
+            "NetworkSettings": {"Networks": {"bridge": {"NetworkID": "1"}}},
             "RestartCount": 0,
             "State": state,
         }
