@@ -1,0 +1,48 @@
+"""Reading plain files, and nothing else, up to a bound.
+
+A FIFO in the place of a file would be waited for without end, a device may act on being opened, and
+a file may have any size. Symbolic links are followed; what they lead to must be a plain file.
+"""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+
+def opened(path: Path) -> BinaryIO:
+    """Open `path` for reading in binary; the caller closes it, and bounds what is read.
+
+    Raises OSError: as `open` does, and EINVAL ("not a plain file") for a FIFO, a device or a
+    socket.
+    """
+    _check(path.stat().st_mode, path)  # before it is opened: a watchdog runs from then on
+    # Should it have become a FIFO meanwhile, this keeps `open` from waiting for its writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        _check(os.fstat(descriptor).st_mode, path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def read(path: Path, most_bytes: int) -> bytes:
+    """Return what is in the plain file `path`.
+
+    Raises OSError as `opened` does, and EFBIG ("larger than … bytes") if it holds more than
+    `most_bytes`. `strerror` is fit for a message in each case.
+    """
+    with opened(path) as stream:
+        data = stream.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise OSError(errno.EFBIG, f"larger than {most_bytes} bytes", str(path))
+    return data
+
+
+def _check(mode: int, path: Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
