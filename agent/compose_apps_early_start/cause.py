@@ -174,6 +174,12 @@ class Cause(Enum):
         "run 'docker compose up -d --pull never' in the app's folder",
         _ALL,
     )
+    PLATFORM_MISSING = (
+        "platform-missing",
+        "preload the image for this device's architecture, or register the device so that it is "
+        "pulled",
+        _NONE,
+    )
 
     def __init__(self, label: str, hint: str, remedies: tuple[Remedy, ...]) -> None:
         self.label = label
