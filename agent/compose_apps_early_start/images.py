@@ -24,12 +24,12 @@ _BLOCK = tarfile.BLOCKSIZE
 def oci_layout(store: Store, image: Image, version: Version) -> Iterator[bytes]:
     """Return the image as the stream of an OCI layout tar, each blob verified as it is sent.
 
-    For a containerd image store: it keeps the digest, and names the image by the annotation.
+    For a containerd image store: it keeps the digest, and names the image by the annotation. That
+    name is the whole reference, as `docker pull` leaves it: images under another name are pruned
+    from below their containers by engines before 27.3, when aktualizr-lite asks for it.
     Raises `StoreError` within the stream, so that the request breaks off and nothing is loaded.
     """
     what = f"image {image.reference}"
-    repository, _, digest = image.reference.rpartition("@")
-    name = f"{repository}:{digest.removeprefix('sha256:')[:7]}"
     root = image.root
     index = {
         "schemaVersion": 2,
@@ -38,7 +38,7 @@ def oci_layout(store: Store, image: Image, version: Version) -> Iterator[bytes]:
                 "mediaType": root.media_type,
                 "digest": f"sha256:{root.sha256}",
                 "size": root.size,
-                "annotations": {"io.containerd.image.name": name},
+                "annotations": {"io.containerd.image.name": image.reference},
             }
         ],
     }
@@ -67,11 +67,8 @@ def in_place(store: Store, image: Image, version: Version) -> Iterator[bytes]:
             pass
     repository = image.reference.rpartition("@")[0]
     tags: list[str] = []
-    for document in image.documents:
-        tags += [
-            f"{repository}:{document.sha256[:7]}",
-            f"{repository}@sha256:{document.sha256}",
-        ]
+    for sha256 in dict.fromkeys((image.sha256, *(each.sha256 for each in image.documents))):
+        tags += [f"{repository}:{sha256[:7]}", f"{repository}@sha256:{sha256}"]
     manifest = {
         "Config": image.config.sha256,
         "RepoTags": tags,
@@ -127,6 +124,12 @@ class Loader:
                 Cause.NO_SPACE,
                 f"image {image.reference} needs {_megabytes(needed)} in {storage.root}, "
                 f"{_megabytes(free)} are free",
+            )
+        if storage.containerd and not image.has_root:
+            return Failure(
+                Cause.STORE_DAMAGED,
+                f"image {image.reference}: the store has the image, but not the index that its "
+                "digest names, and this dockerd cannot load it under that digest without",
             )
         archive = (oci_layout if storage.containerd else in_place)(self._store, image, version)
         began = time.monotonic()

@@ -7,11 +7,11 @@ a file may have any size. Symbolic links are followed; what they lead to must be
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 
-def opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> BufferedReader:
     """Open `path` for reading in binary; the caller closes it, and bounds what is read.
 
     Raises OSError: as `open` does, and EINVAL ("not a plain file") for a FIFO, a device or a

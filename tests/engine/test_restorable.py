@@ -3,6 +3,7 @@
 One device that has nothing but a store, one run; the tests look at it from all sides.
 """
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,6 +51,10 @@ def fill(board: StoreBoard, layer: bytes, source: Builder) -> dict[str, str]:
     shared = store.image("factory/shared", [layer, stores.tar([stores.member("a", b"shared")])])
     uris["twins"] = board.put("twins", {"a": shared.reference, "b": shared.reference}).uri
     uris["sibling"] = board.put("sibling", {"c": shared.reference}, {"site/a": b"x"}).uri
+    unindexed = board.put("unindexed", {"web": shared.reference}, {"b": b"z"})
+    assert unindexed.index
+    (store.blobs / unindexed.index).unlink()
+    uris["unindexed"] = unindexed.uri
     uris["old"] = board.put("old", {"web": shared.reference}, {"b": b"y"}, indexed=False).uri
     versions = [board.put("two", {"web": shared.reference}, {"v": bytes([n])}) for n in range(3)]
     uris["two"] = versions[1].uri
@@ -96,7 +101,7 @@ APPS = (
     *("oci-manifest", "oci-index", "docker-manifest", "docker-index"),
     *("skopeo-oci", "skopeo-v2s2", "skopeo-index"),
     *("shop", "telemetry"),  # composectl's
-    *("twins", "sibling", "old", "two"),
+    *("twins", "sibling", "old", "unindexed", "two"),
 )
 
 
@@ -147,6 +152,22 @@ def test_an_up_of_aktualizr_lite_creates_nothing_anew(seen: Seen) -> None:
     for name in seen.uris:
         seen.board.up_as_aktualizr_does(name)
     assert seen.board.lives() == before
+
+
+PRUNE = {"dangling": {"false": True}, "label!": {"aktualizr-no-prune": True}}
+"""What aktualizr-lite asks dockerd for after an update. Source: its dockerclient.cc."""
+
+
+def test_aktualizr_lites_pruning_takes_no_image_from_under_an_app(seen: Seen) -> None:
+    board = seen.board
+    before = board.lives()
+    pruned = board.api._post(
+        board.api._url("/images/prune"), params={"filters": json.dumps(PRUNE)}
+    ).json()
+    assert not pruned["ImagesDeleted"]
+    for name, uri in seen.uris.items():
+        assert board.obstacles(uri) == [], name
+    assert board.lives() == before
 
 
 def test_a_second_run_loads_nothing_and_calls_no_compose(seen: Seen) -> None:

@@ -5,6 +5,7 @@ import json
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -86,7 +87,7 @@ def test_the_layout_has_every_blob_and_the_root_under_its_own_digest(
                 "digest": f"sha256:{root}",
                 "size": stored.blob(root).stat().st_size,
                 "annotations": {
-                    "io.containerd.image.name": f"hub.example.test/factory/web:{root[:7]}"
+                    "io.containerd.image.name": f"hub.example.test/factory/web@sha256:{root}"
                 },
             }
         ],
@@ -182,6 +183,23 @@ def test_what_lmps_dockerd_reads_is_a_manifest_that_leads_to_the_blobs(
         }
     ]
     assert stored.made.reference in tags
+
+
+def test_without_the_index_an_image_has_its_name_in_overlay2_only(tmp_path: Path) -> None:
+    """Of a store that skopeo made: the index lies beside the uri as another document."""
+    stored = Stored(tmp_path, types=DOCKER, platforms=("amd64",))
+    image = replace(stored.image, documents=stored.image.documents[1:], has_root=False)
+    (manifest,) = json.loads(
+        members(b"".join(in_place(stored.store, image, stored.version)))["manifest.json"]
+    )
+    assert image.reference in manifest["RepoTags"]
+    assert Loading(stored, containerd=False).load(image=image) is None
+    loading = Loading(stored)
+    failure = loading.load(image=image)
+    assert failure
+    assert failure.cause is Cause.STORE_DAMAGED
+    assert "not the index that its digest names" in failure.message
+    assert loading.engine.loads == []
 
 
 def test_what_is_read_in_place_has_the_paths_of_a_device(tmp_path: Path) -> None:

@@ -242,6 +242,11 @@ def test_an_app_that_is_in_a_damaged_store_only_fails_and_says_which_blob(
     sha = getattr(made, role)
     spoil(builder.blobs / sha)
     app = read(settings)
+    if (role, spoil) == ("index", remove):
+        # As in stores that were made before there was an index: the bundle tells.
+        assert app.failure is None
+        assert app.from_store
+        return
     assert app.failure
     assert app.failure.cause is Cause.STORE_DAMAGED
     assert sha in app.failure.message
