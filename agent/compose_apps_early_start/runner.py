@@ -285,8 +285,7 @@ class Runner:
             self._tell_retry(each, remedy)
         if remedy is Remedy.DOWN_UP:
             self._compose.down(app.folder, deadline)
-        # A container has the old folder mounted, not the one that was put back in its place.
-        recreate = remedy is Remedy.RECREATE or app.from_store
+        recreate = remedy is Remedy.RECREATE
         failure = self._compose.up(app.folder, deadline, recreate=recreate)
         self._leave_place(each)
         if failure is None:
