@@ -129,7 +129,11 @@ class Engine:
             listed = {
                 reference
                 for image in self._client.images()
-                for reference in (*(image["RepoDigests"] or ()), *(image["RepoTags"] or ()))
+                # A digest among the tags is only a name that somebody gave the image.
+                for reference in (
+                    *(image["RepoDigests"] or ()),
+                    *(tag for tag in image["RepoTags"] or () if "@" not in tag),
+                )
             }
             # The list has full names; only what it does not have is asked for one by one.
             return frozenset(each for each in images if each in listed or self._resolves(each))
