@@ -15,7 +15,7 @@ import stores
 from engine.board import COMPOSE_APPS, QUICK, Board, Run, contents
 from engine.restoring import StoreBoard, busybox, skopeo, store_board
 from engine.watch import watching
-from stores import DOCKER, HOST, OCI, Builder
+from stores import DOCKER, HOST, OCI, Builder, MadeImage
 from virtual_device import Tree, samples
 
 TYPES = {"oci": OCI, "docker": DOCKER}
@@ -200,6 +200,39 @@ def test_images_that_are_lost_come_back_while_the_folder_stays(seen: Seen) -> No
     board.start_well(env=QUICK)
     assert board.obstacles(seen.uris["twins"]) == []
     assert inodes_of(board) == inodes
+
+
+# Images that only seem to be there
+
+
+def docker_archive(board: StoreBoard, image: MadeImage, layer: bytes) -> bytes:
+    """The image as composectl sends it to a dockerd without LmP's patch."""
+    manifest = {"Config": "c", "RepoTags": [image.reference], "Layers": ["l"]}
+    config = (board.store.blobs / image.config).read_bytes()
+    parts = {"manifest.json": json.dumps([manifest]).encode(), "c": config, "l": layer}
+    return stores.tar(stores.member(name, data) for name, data in parts.items())
+
+
+def test_neither_a_name_nor_another_architecture_passes_for_an_image(agent_tree: Tree) -> None:
+    layer = busybox(agent_tree)
+    with store_board(agent_tree) as board:
+        named = board.store.image("factory/named", [layer], types=DOCKER)
+        uri = board.put("named", {"web": named.reference}).uri
+        foreign = board.store.image("factory/foreign", [layer], platforms=("arm64", "amd64"))
+        board.put("foreign", {"web": foreign.reference})
+        board.device.start_dockerd()
+        board.api.load_image(docker_archive(board, named, layer))
+        (listed,) = board.api.images()
+        assert listed["RepoTags"] == [named.reference]  # its digest changed, and no name with it
+        assert not board.resolves(named.reference)
+        run = board.start(env=QUICK)
+        assert run.causes == {"foreign": "platform-missing", "named": None}
+        assert run.app("foreign")["message"] == (
+            f"image {foreign.reference}: only linux/arm64 is in the store, "
+            "this device is linux/amd64"
+        )
+        assert board.obstacles(uri) == []
+        assert not board.resolves(foreign.reference)
 
 
 # The check itself
