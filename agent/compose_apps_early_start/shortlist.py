@@ -83,7 +83,7 @@ def select(
     Names match whole and by case, never in part.
     """
     chosen = []
-    unknown = []
+    unknown: list[UnknownName] = []
     all_known = frozenset(known)
     for name in names:
         if name in all_known:
