@@ -52,22 +52,45 @@ def test_what_is_no_plain_file_is_not_opened(
         (tmp_path / "link").symlink_to(path)
         path = tmp_path / "link"
     opened = mocker.spy(os, "open")
-    with pytest.raises(OSError, match=words):
+    with pytest.raises(OSError, match=words) as raised:
         plainfile.read(path, 10)
-    assert not opened.call_count
+    assert raised.value.filename == str(path)
+    (call,) = opened.call_args_list
+    assert call.args[1] & os.O_PATH
 
 
 def test_what_becomes_a_fifo_before_it_is_opened_is_not_waited_for(
-    tmp_path: Path, mocker: MockerFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "file"
+    file.write_bytes(b"x")
+    real = os.fstat
+
+    def fstat(descriptor: int) -> os.stat_result:
+        found = real(descriptor)
+        if file.is_file():
+            file.rename(tmp_path / "moved")
+            os.mkfifo(file)
+        return found
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    assert plainfile.read(file, 10) == b"x"
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, mocker: MockerFixture) -> None:
+    file = tmp_path / "file"
     file.touch()
-    before = file.stat()
-    file.unlink()
-    os.mkfifo(file)
-    mocker.patch("os.stat", return_value=before)
-    with pytest.raises(OSError, match="not a plain file"):
+    real = os.open
+
+    def denied(path: object, flags: int) -> int:
+        if not flags & os.O_PATH:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return real(str(path), flags)
+
+    mocker.patch("os.open", denied)
+    with pytest.raises(PermissionError) as raised:
         plainfile.read(file, 10)
+    assert raised.value.filename == str(file)
 
 
 def test_a_link_to_a_plain_file_is_as_good(tmp_path: Path) -> None:
