@@ -395,6 +395,12 @@ def test_what_an_archive_raises_comes_through(loading: Client) -> None:
         engine(loading).load(broken(), 7.0)
 
 
+def test_a_load_that_dockerd_refuses_at_once_is_no_loss_of_dockerd(loading: Client) -> None:
+    words = "mkdir /var/lib/docker/tmp/docker-import-1: read-only file system"
+    loading.error = docker.errors.APIError("500 Server Error", explanation=words)
+    assert engine(loading).load(iter([b"one"]), 7.0) == words
+
+
 def test_a_dockerd_that_ends_during_a_load_is_an_engine_error(loading: Client) -> None:
     loading.error = ConnectionResetError(104, "Connection reset by peer")
     with pytest.raises(EngineError, match="Connection reset by peer"):
