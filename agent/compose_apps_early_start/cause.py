@@ -180,6 +180,11 @@ class Cause(Enum):
         "pulled",
         _NONE,
     )
+    READ_ONLY = (
+        "read-only",
+        "see 'journalctl -k' for why the file system is mounted read-only, and repair it",
+        _NONE,
+    )
 
     def __init__(self, label: str, hint: str, remedies: tuple[Remedy, ...]) -> None:
         self.label = label
