@@ -82,7 +82,8 @@ def restore(
 
     `staging` is a scratch folder on the same file system; what a killed run left there is removed.
     Raises `StoreError`, or `SpaceError`, or OSError. A folder that is missing is still missing
-    then; in one that is there each file is the old or the new one.
+    then, unless its place is on another file system; in one that is there each file is the old or
+    the new one.
     """
     if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
         # It is somebody's, and would be lost.
@@ -95,12 +96,13 @@ def restore(
         staging.mkdir(mode=0o700)
         try:
             new = staging / "new"
-            _unpack(store, version, manifest, new, intact=hashes.keys() - set(damaged))
+            intact = hashes.keys() - set(damaged)
+            _unpack(store, version, manifest, new, intact)
             other = differences(new, {name: hashes[name] for name in damaged})
             if other:
                 raise StoreError(f"{_what(version)}: {other[0]} is not in it as its index says")
             if folder.exists() or not _came_into_place(new, folder):
-                _repair(new, folder, damaged)
+                _repair(new, folder, damaged, intact)
         finally:
             clean(staging)
     except OSError as error:
@@ -210,6 +212,8 @@ def _is(file: Path, sha256: str) -> bool:
         if file.is_symlink():
             return False
         with plainfile.opened(file) as stream:
+            if os.fstat(stream.fileno()).st_size > MOST_BYTES:  # no bundle's file
+                return False
             return hashlib.file_digest(stream, "sha256").hexdigest() == sha256
     except (OSError, ValueError):
         return False
@@ -342,9 +346,10 @@ def _sync_one(path: Path) -> None:
         os.close(descriptor)
 
 
-def _repair(new: Path, folder: Path, damaged: Collection[str]) -> None:
+def _repair(new: Path, folder: Path, damaged: Collection[str], intact: Collection[str]) -> None:
     """Move from `new` into `folder` the files in `damaged`, and whatever is not there at all.
 
+    Those in `intact` are empty in `new`: even if one is gone by now it is not for this run.
     Containers may write in the folder meanwhile: no link in it is followed.
     """
     for parent, folders, files in os.walk(new):
@@ -353,11 +358,13 @@ def _repair(new: Path, folder: Path, damaged: Collection[str]) -> None:
         try:
             changed = False
             for name in (*folders, *files):
-                wanted = str(inside / name) in damaged
+                path = str(inside / name)
+                if path in intact:
+                    continue
                 try:
-                    changed |= _put(Path(parent, name), place, replacing=wanted)
+                    changed |= _put(Path(parent, name), place, replacing=path in damaged)
                 except OSError as error:
-                    error.filename = str(folder / inside / name)
+                    error.filename = str(folder / path)
                     raise
             if changed:
                 os.fsync(place)

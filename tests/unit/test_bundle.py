@@ -284,6 +284,32 @@ def test_what_a_container_writes_meanwhile_is_kept(
     assert len(written.read_text().splitlines()) > 10
 
 
+def test_a_file_that_goes_meanwhile_is_not_replaced_by_an_empty_one(
+    shop: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.restore()
+    (shop.folder / "docker-compose.yml").write_text("damaged")
+    real = os.rename
+
+    def rename(source: object, target: object, **places: int) -> None:
+        (shop.folder / "site/index.html").unlink()
+        real(str(source), str(target), **places)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", rename)
+        shop.restore()
+    assert content(shop.folder) == {"docker-compose.yml": COMPOSE_FILE}
+    shop.restore()
+    assert content(shop.folder) == CONTENT
+
+
+def test_a_huge_file_in_the_place_of_one_is_not_read_to_its_end(shop: Device) -> None:
+    shop.restore()
+    os.truncate(shop.folder / "site/index.html", 1 << 42)
+    assert shop.restore() == ("site/index.html",)
+    assert (shop.folder / "site/index.html").read_bytes() == PAGE
+
+
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["renamed", "copied"])
 @pytest.mark.parametrize(("owner", "group"), [(0, 0), (999, 998), (0, 998)])
 def test_a_file_keeps_the_owner_and_mode_of_the_one_that_it_replaces(
