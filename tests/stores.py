@@ -120,6 +120,7 @@ class Builder:
         *,
         types: Types = OCI,
         platforms: Sequence[str] = (),
+        architecture: str | None = None,
         level: int = 1,
         diff_ids: Sequence[str] | None = None,
     ) -> MadeImage:
@@ -129,7 +130,8 @@ class Builder:
         what the config says of the layers, unless that is the truth.
         """
         packed = [self.blob(gzip.compress(each, level, mtime=0), types.layer) for each in layers]
-        architecture = platforms[0] if platforms else "amd64"
+        if architecture is None:
+            architecture = platforms[0] if platforms else "amd64"
         settings = self.document(
             {
                 "architecture": architecture,

@@ -1,11 +1,11 @@
-"""Putting an app's folder back from its bundle: whole or not at all.
+"""Putting an app's folder back from its bundle: what is damaged or missing, and nothing else.
 
-The new folder is made outside compose-apps, written to the disk, and exchanged with the old one in
-one step: at no moment is there half a folder, or one that is no app, in compose-apps.
+A folder that is missing is made whole outside of compose-apps and comes into its place in one step.
+In one that is there each damaged or missing file is replaced by itself: the folder and whatever
+else lies in it, or is mounted there, stays as it is, and so do owner and mode of a file.
 """
 
 import contextlib
-import ctypes
 import errno
 import gzip
 import hashlib
@@ -14,47 +14,60 @@ import shutil
 import stat
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO, cast
 
-from .store import Manifest, Store, StoreError, Version
+from . import plainfile
+from .store import BlobMissingError, Manifest, Store, StoreError, Version
 
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
-"""Sources: fcntl.h, linux/fs.h; see renameat2(2)."""
+MOST_BYTES = 256 << 20
+"""Of all files of a bundle together; apps hold compose files and configuration, not data."""
+
+MOST_MEMBERS = 20_000
+"""Each costs a kilobyte of memory while the bundle is open."""
+
+MOST_HEADER_BYTES = 1 << 20
+"""Of one member's header, extended ones included, which tarfile holds in memory."""
+
+MOST_COMPOSE_FILE_BYTES = 4 << 20
+
+BESIDE = ".compose-apps-early-start"
+"""The name of a file that is written beside the one which it replaces."""
 
 
 class SpaceError(Exception):
-    """The disk has too little space; nothing was written."""
+    """The disk has too little space, or too few inodes, for what is to be put back."""
 
 
 def index(store: Store, version: Version, manifest: Manifest) -> Mapping[str, str]:
     """Return the sha256 in hex of every file of the app; raises `StoreError`.
 
-    An app published long ago has no index: then the bundle itself tells.
+    An app published long ago has no index, and an old store may lack it: then the bundle itself
+    tells, which the manifest verifies.
     """
     if manifest.index:
-        return store.index(version, manifest.index)
-    what = _what(version)
-    file = store.verified(manifest.bundle.sha256, version, what)
+        with contextlib.suppress(BlobMissingError):
+            return store.index(version, manifest.index)
     hashes = {}
-    with _opened(file, what) as archive:
-        for member in archive:
-            if member.isreg() and (stream := archive.extractfile(member)):
-                digest = hashlib.file_digest(stream, "sha256")  # type: ignore[arg-type]
+    with _opened(store, version, manifest) as bundle:
+        for member in bundle.members():
+            if member.isreg():
+                digest = hashlib.file_digest(bundle.content(member), "sha256")
                 hashes[str(PurePosixPath(member.name))] = digest.hexdigest()
     return hashes
 
 
 def compose_file(store: Store, version: Version, manifest: Manifest, name: str) -> bytes:
     """Return the file `name` out of the verified bundle; raises `StoreError`."""
-    what = _what(version)
-    with _opened(store.verified(manifest.bundle.sha256, version, what), what) as archive:
-        for member in archive:
+    with _opened(store, version, manifest) as bundle:
+        for member in bundle.members():
             if member.isreg() and str(PurePosixPath(member.name)) == name:
-                stream = archive.extractfile(member)
-                return stream.read() if stream else b""
-    raise StoreError(f"{what}: there is no {name} in it")
+                if member.size > MOST_COMPOSE_FILE_BYTES:
+                    raise StoreError(f"{bundle.what}: {name} in it has {member.size} bytes")
+                return bundle.content(member).read()
+        raise StoreError(f"{bundle.what}: there is no {name} in it")
 
 
 def differences(folder: Path, hashes: Mapping[str, str]) -> tuple[str, ...]:
@@ -64,43 +77,48 @@ def differences(folder: Path, hashes: Mapping[str, str]) -> tuple[str, ...]:
 
 def restore(
     store: Store, version: Version, hashes: Mapping[str, str], folder: Path, staging: Path
-) -> None:
-    """Put `folder` back from the bundle; files of the user beside those of the bundle are kept.
+) -> tuple[str, ...]:
+    """Put back what is damaged or missing in `folder`; return which files of `hashes` that was.
 
     `staging` is a scratch folder on the same file system; what a killed run left there is removed.
-    Raises `StoreError`, or `SpaceError`, or OSError; `folder` is untouched then.
+    Raises `StoreError`, or `SpaceError`, or OSError. A folder that is missing is still missing
+    then, unless its place is on another file system; in one that is there each file is the old or
+    the new one.
     """
-    if folder.exists() and not folder.is_dir():
+    if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
         # It is somebody's, and would be lost.
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-    what = _what(version)
     manifest = store.manifest(version)
-    file = store.verified(manifest.bundle.sha256, version, what)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    clean(staging)
-    staging.mkdir(mode=0o700)
+    damaged = differences(folder, hashes)
     try:
-        with _opened(file, what) as archive:
-            _check_space(archive.getmembers(), staging)
-            new = staging / "new"
-            _make_folder(new)
-            for member in archive:
-                _extract(archive, member, new, what)
-        _check_links(new, what)
-        other = differences(new, hashes)
-        if other:
-            raise StoreError(f"{what}: {other[0]} is not in it as its index says")
-        if folder.exists():
-            _keep(folder, new)
-        _sync(new)
-        _swap_in(new, folder)
-    finally:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         clean(staging)
+        staging.mkdir(mode=0o700)
+        try:
+            new = staging / "new"
+            intact = hashes.keys() - set(damaged)
+            _unpack(store, version, manifest, new, intact)
+            other = differences(new, {name: hashes[name] for name in damaged})
+            if other:
+                raise StoreError(f"{_what(version)}: {other[0]} is not in it as its index says")
+            if folder.exists() or not _came_into_place(new, folder):
+                _repair(new, folder, damaged, intact)
+        finally:
+            clean(staging)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise SpaceError(_no_space(Path(error.filename or staging), error)) from error
+        raise
+    return damaged
 
 
 def clean(staging: Path) -> None:
     """Remove what a run has left in `staging`, or a killed one; raises OSError."""
-    if staging.exists():
+    if staging.is_symlink() or (staging.exists() and not staging.is_dir()):
+        raise NotADirectoryError(
+            errno.ENOTDIR, "in the place of the agent's scratch folder; remove it", str(staging)
+        )
+    with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(staging)
 
 
@@ -108,35 +126,141 @@ def _what(version: Version) -> str:
     return f"the bundle of app {version.app!r}"
 
 
+class _Stream:
+    """The unpacked bytes of a bundle for tarfile, which holds in memory whatever it reads at once.
+
+    It gets no more than `left` bytes; skipping costs none of them.
+    """
+
+    def __init__(self, stream: BufferedReader | gzip.GzipFile, what: str) -> None:
+        self._stream = stream
+        self._what = what
+        self.left = MOST_HEADER_BYTES
+
+    def read(self, size: int) -> bytes:
+        if size > self.left:
+            raise StoreError(
+                f"{self._what}: a header in it is larger than {MOST_HEADER_BYTES} bytes"
+            )
+        data = self._stream.read(size)
+        self.left -= len(data)
+        return data
+
+    def seek(self, position: int) -> int:
+        return self._stream.seek(position)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+
+class _Bundle:
+    """An open bundle. Its members are read in order, each one's content before the next."""
+
+    def __init__(self, archive: tarfile.TarFile, stream: _Stream, what: str) -> None:
+        self.what = what
+        self._stream = stream
+        self._archive = archive
+
+    def members(self) -> Iterator[tarfile.TarInfo]:
+        """Yield the members; raises `StoreError` for one that no bundle needs, unread."""
+        total = count = 0
+        while True:
+            self._stream.left = MOST_HEADER_BYTES
+            member = self._archive.next()
+            if member is None:
+                return
+            if member.issparse():
+                raise StoreError(f"{self.what}: {member.name!r} is a sparse file")
+            if member.size < 0:
+                raise StoreError(f"{self.what}: {member.name!r} has {member.size} bytes")
+            total += member.size
+            count += 1
+            if total > MOST_BYTES:
+                raise StoreError(f"{self.what}: unpacked it has more than {MOST_BYTES >> 20} MiB")
+            if count > MOST_MEMBERS:
+                raise StoreError(f"{self.what}: it has more than {MOST_MEMBERS} files")
+            self._stream.left = member.size
+            yield member
+
+    def content(self, member: tarfile.TarInfo) -> BufferedReader:
+        """Open a plain file among the members."""
+        return cast(BufferedReader, self._archive.extractfile(member))
+
+
 @contextlib.contextmanager
-def _opened(file: Path, what: str) -> Iterator[tarfile.TarFile]:
+def _opened(store: Store, version: Version, manifest: Manifest) -> Iterator[_Bundle]:
+    what = _what(version)
+    most = min(manifest.bundle.size, MOST_BYTES)
+    file = store.verified(manifest.bundle.sha256, version, what, most)
     try:
-        with tarfile.open(file, "r:*") as archive:
-            yield archive
-    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        with plainfile.opened(file) as packed:
+            is_packed = packed.read(2) == b"\x1f\x8b"
+            packed.seek(0)
+            stream = _Stream(gzip.GzipFile(fileobj=packed) if is_packed else packed, what)
+            with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r:") as archive:
+                yield _Bundle(archive, stream, what)
+    except (
+        *(tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError),
+        # What tarfile lets through for headers that are made to hurt.
+        *(ValueError, OverflowError, RecursionError),
+    ) as error:
         raise StoreError(f"{what}: {file.name} is no tar archive: {error}") from error
 
 
 def _is(file: Path, sha256: str) -> bool:
     try:
-        if file.is_symlink() or not file.is_file():
+        if file.is_symlink():
             return False
-        with file.open("rb") as stream:
+        with plainfile.opened(file) as stream:
+            if os.fstat(stream.fileno()).st_size > MOST_BYTES:  # no bundle's file
+                return False
             return hashlib.file_digest(stream, "sha256").hexdigest() == sha256
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
-def _check_space(members: list[tarfile.TarInfo], folder: Path) -> None:
-    block = os.statvfs(folder)
-    needed = sum(-(-member.size // block.f_frsize) + 1 for member in members) * block.f_frsize
-    free = block.f_bavail * block.f_frsize
+def _unpack(
+    store: Store, version: Version, manifest: Manifest, new: Path, intact: Collection[str]
+) -> None:
+    """Make the folder `new` of the bundle; of the files in `intact` only the names."""
+    with _opened(store, version, manifest) as bundle:
+        needed = [
+            0 if str(PurePosixPath(member.name)) in intact else member.size
+            for member in bundle.members()
+        ]
+    _check_space(needed, new.parent)
+    _make_folder(new)
+    with _opened(store, version, manifest) as bundle:
+        for member in bundle.members():
+            _extract(bundle, member, new, intact)
+    _check_links(new, _what(version))
+
+
+def _check_space(sizes: list[int], folder: Path) -> None:
+    found = os.statvfs(folder)
+    needed = sum(-(-size // found.f_frsize) + 1 for size in sizes) * found.f_frsize
+    free = found.f_bavail * found.f_frsize
     if needed > free:
         raise SpaceError(f"the app's folder needs {needed} bytes, {free} are free")
+    if found.f_files and len(sizes) > found.f_favail:  # some file systems have no table of inodes
+        raise SpaceError(f"the app's folder needs {len(sizes)} inodes, {found.f_favail} are free")
 
 
-def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, new: Path, what: str) -> None:
-    """Extract one member below `new`, and never anywhere else; raises `StoreError`."""
+def _no_space(place: Path, error: OSError) -> str:
+    """Say what the file system of `place` lacks."""
+    with contextlib.suppress(OSError):
+        found = os.statvfs(next(each for each in (place, *place.parents) if each.exists()))
+        if found.f_files and not found.f_favail:
+            return f"{place}: no inodes are left"
+    return f"{place}: {error.strerror}"
+
+
+def _extract(bundle: _Bundle, member: tarfile.TarInfo, new: Path, intact: Collection[str]) -> None:
+    """Extract one member below `new`, and never anywhere else; raises `StoreError`.
+
+    Owner is who extracts, that is root, as it is when composectl does it.
+    """
+    what = bundle.what
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts or "\0" in member.name + member.linkname:
         raise StoreError(f"{what}: {member.name!r} leads out of the app's folder")
@@ -149,24 +273,23 @@ def _extract(archive: tarfile.TarFile, member: tarfile.TarInfo, new: Path, what:
         raise StoreError(f"{what}: {member.name!r} is in it as a link, too")
     if member.isdir():
         _make_folder(target)
-    elif member.isreg() and (source := archive.extractfile(member)):
+    elif os.path.lexists(target):
+        raise StoreError(f"{what}: {member.name!r} is in it twice")
+    elif member.isreg():
         with target.open("xb") as stream:
-            shutil.copyfileobj(source, stream)
+            if str(name) not in intact:
+                shutil.copyfileobj(bundle.content(member), stream)
     elif member.issym():
         target.symlink_to(member.linkname)
-        _give(target, member.uid, member.gid)
         return
     else:
         raise StoreError(f"{what}: {member.name!r} is neither file, folder nor symbolic link")
-    _give(target, member.uid, member.gid)
+    target.chmod(_mode(member.mode))
+
+
+def _mode(mode: int) -> int:
     # No program of an app's folder runs on the host: no set-user-id, no set-group-id.
-    target.chmod(member.mode & 0o1777)
-
-
-def _give(path: Path, owner: int, group: int) -> None:
-    # The unit lacks CAP_CHOWN: what publishing packs belongs to root, as what we make does.
-    with contextlib.suppress(PermissionError):
-        os.chown(path, owner, group, follow_symlinks=False)
+    return mode & 0o1777
 
 
 def _make_folder(path: Path) -> None:
@@ -188,27 +311,22 @@ def _check_links(new: Path, what: str) -> None:
                 raise StoreError(f"{what}: {name!r} is a link that leads out of the app's folder")
 
 
-def _keep(old: Path, new: Path) -> None:
-    """Put into `new` what is in `old` only: the user's files, by links to the very same files."""
-    for folder, folders, files in os.walk(old):
-        target = new / Path(folder).relative_to(old)
-        for name in folders[:]:
-            source = Path(folder, name)
-            if source.is_symlink():
-                folders.remove(name)
-                files.append(name)
-            elif not (target / name).is_symlink() and not (target / name).exists():
-                (target / name).mkdir()
-                found = source.stat()
-                _give(target / name, found.st_uid, found.st_gid)
-                (target / name).chmod(stat.S_IMODE(found.st_mode) & 0o1777)
-            elif (target / name).is_symlink() or not (target / name).is_dir():
-                raise StoreError(
-                    f"the folder {source} is in the place of a file of the bundle; move it away"
-                )
-        for name in files:
-            if not (target / name).is_symlink() and not (target / name).exists():
-                os.link(Path(folder, name), target / name, follow_symlinks=False)
+def _came_into_place(new: Path, folder: Path) -> bool:
+    """Rename the whole folder; False if its place is on another file system.
+
+    There is an empty folder then, to be filled file by file.
+    """
+    _sync(new)
+    try:
+        new.rename(folder)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        folder.mkdir()
+        folder.chmod(stat.S_IMODE(new.stat().st_mode))
+        return False
+    _sync_one(folder.parent)
+    return True
 
 
 def _sync(top: Path) -> None:
@@ -228,13 +346,129 @@ def _sync_one(path: Path) -> None:
         os.close(descriptor)
 
 
-def _swap_in(new: Path, folder: Path) -> None:
-    if folder.exists():
-        libc = ctypes.CDLL(None, use_errno=True)
-        arguments = (_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(folder))
-        if libc.renameat2(*arguments, _RENAME_EXCHANGE) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(folder))
-    else:
-        new.rename(folder)
-    _sync_one(folder.parent)
+def _repair(new: Path, folder: Path, damaged: Collection[str], intact: Collection[str]) -> None:
+    """Move from `new` into `folder` the files in `damaged`, and whatever is not there at all.
+
+    Those in `intact` are empty in `new`: even if one is gone by now it is not for this run.
+    Containers may write in the folder meanwhile: no link in it is followed.
+    """
+    for parent, folders, files in os.walk(new):
+        inside = Path(parent).relative_to(new)
+        place = _open_inside(folder, inside)
+        try:
+            changed = False
+            for name in (*folders, *files):
+                path = str(inside / name)
+                if path in intact:
+                    continue
+                try:
+                    changed |= _put(Path(parent, name), place, replacing=path in damaged)
+                except OSError as error:
+                    error.filename = str(folder / path)
+                    raise
+            if changed:
+                os.fsync(place)
+        finally:
+            os.close(place)
+
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _open_inside(folder: Path, inside: Path) -> int:
+    descriptor = os.open(folder, _FOLDER)
+    for part in inside.parts:
+        try:
+            below = os.open(part, _FOLDER, dir_fd=descriptor)
+        finally:
+            os.close(descriptor)
+        descriptor = below
+    return descriptor
+
+
+def _put(source: Path, place: int, *, replacing: bool) -> bool:
+    """Put `source` under its name into the folder open as `place`; tell whether that was needed.
+
+    What is there already stays, unless it is a file and `replacing`.
+    """
+    name = source.name
+    try:
+        there = os.stat(name, dir_fd=place, follow_symlinks=False)
+    except FileNotFoundError:
+        there = None
+    if source.is_dir() and not source.is_symlink():
+        if there is None:
+            _make_like(source, place)
+        elif not stat.S_ISDIR(there.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "in the place of a folder; move it away")
+        return there is None
+    if there is not None and not replacing:
+        return False
+    if there is not None and stat.S_ISDIR(there.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "a folder in the place of a file; move it away")
+    if there is not None and stat.S_ISREG(there.st_mode):
+        source.chmod(_mode(there.st_mode))
+        if (there.st_uid, there.st_gid) != (os.geteuid(), os.getegid()):
+            _rewrite(source, place, there)
+            return True
+    if not source.is_symlink():
+        _sync_one(source)
+    try:
+        os.rename(source, name, dst_dir_fd=place)
+    except OSError as error:
+        if error.errno != errno.EXDEV:  # a mount inside the folder, or an overlay
+            raise
+        _copy(source, place)
+    return True
+
+
+def _rewrite(source: Path, place: int, there: os.stat_result) -> None:
+    """Write `source` over the damaged file of its name, which belongs to somebody else.
+
+    The unit has no capability to give a new file to its owner. Should the power fail meanwhile the
+    file is still a damaged one, and the next run comes here again.
+    """
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(source.name, flags, dir_fd=place)
+    with os.fdopen(descriptor, "wb") as target, source.open("rb") as stream:
+        found = os.fstat(descriptor)
+        if (found.st_dev, found.st_ino) != (there.st_dev, there.st_ino):
+            raise OSError(errno.EBUSY, "somebody else replaces the file")
+        shutil.copyfileobj(stream, target)
+        target.truncate()
+        target.flush()
+        os.fsync(descriptor)
+
+
+def _make_like(source: Path, place: int) -> None:
+    os.mkdir(source.name, 0o700, dir_fd=place)
+    descriptor = os.open(source.name, _FOLDER, dir_fd=place)
+    try:
+        os.fchmod(descriptor, stat.S_IMODE(source.stat().st_mode))
+    finally:
+        os.close(descriptor)
+
+
+def _copy(source: Path, place: int) -> None:
+    """Put `source` there by writing it beside its place.
+
+    A run that is killed meanwhile leaves the damaged file, so the next one comes here again.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(BESIDE, dir_fd=place)
+    try:
+        if source.is_symlink():
+            os.symlink(source.readlink(), BESIDE, dir_fd=place)
+        else:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            descriptor = os.open(BESIDE, flags, 0o600, dir_fd=place)
+            with os.fdopen(descriptor, "wb") as target, source.open("rb") as stream:
+                shutil.copyfileobj(stream, target)
+                target.flush()
+                os.fchmod(descriptor, stat.S_IMODE(source.stat().st_mode))
+                os.fsync(descriptor)
+        os.rename(BESIDE, source.name, src_dir_fd=place, dst_dir_fd=place)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(BESIDE, dir_fd=place)
+        raise

@@ -211,6 +211,17 @@ class Cause(Enum):
         "run 'docker compose up -d --pull never' in the app's folder",
         _PASSES,
     )
+    PLATFORM_MISSING = (
+        "platform-missing",
+        "preload the image for this device's architecture, or register the device so that it is "
+        "pulled",
+        _FINAL,
+    )
+    READ_ONLY = (
+        "read-only",
+        "see 'journalctl -k' for why the file system is mounted read-only, and repair it",
+        _FINAL,
+    )
 
     def __init__(self, label: str, hint: str, passes: bool) -> None:
         self.label = label

@@ -148,11 +148,14 @@ class Engine:
                 base_url=self._url, version=self._client.api_version, timeout=seconds
             )
             trouble = None
-            for told in client.load_image(archive):
-                if "errorDetail" in told or "message" in told:
-                    trouble = told.get("error") or told.get("message")
-                elif "Error unpacking image" in told.get("stream", ""):
-                    trouble = told["stream"].strip()
+            try:
+                for told in client.load_image(archive):
+                    if "errorDetail" in told or "message" in told:
+                        trouble = told.get("error") or told.get("message")
+                    elif "Error unpacking image" in told.get("stream", ""):
+                        trouble = told["stream"].strip()
+            except docker.errors.APIError as error:  # dockerd is there, and says no
+                return str(error.explanation or error)
             return trouble
 
     def _present(self, images: Collection[str]) -> frozenset[str]:

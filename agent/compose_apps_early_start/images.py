@@ -1,22 +1,34 @@
 """Putting images from the restorable store back into the engine, with their digests."""
 
+import contextlib
 import json
 import os
 import queue
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from . import plainfile
 from .cause import NOT_TRIED, Cause, Failure
+from .container import Storage
 from .engine import Engine
 from .report import Event, Kind, Report
-from .store import Image, Store, StoreError, Version
+from .settings import Settings
+from .store import MOST_DOCUMENT_BYTES, Image, Store, StoreError, Version
 
 PROGRESS_SECONDS = 5.0
 """Between two words on how far a load is."""
+
+GRACE_SECONDS = 5.0
+"""The request for a load ends so much later than the load, which is told by then."""
+
+MORE_TIME = 1.1
+"""An image that was cut off is sent again if there is so many times the time of the last try."""
+
+CONTAINERD_ROOT = Path("/var/lib/containerd")
 
 _BLOCK = tarfile.BLOCKSIZE
 
@@ -24,12 +36,12 @@ _BLOCK = tarfile.BLOCKSIZE
 def oci_layout(store: Store, image: Image, version: Version) -> Iterator[bytes]:
     """Return the image as the stream of an OCI layout tar, each blob verified as it is sent.
 
-    For a containerd image store: it keeps the digest, and names the image by the annotation.
+    For a containerd image store: it keeps the digest, and names the image by the annotation. That
+    name is the whole reference, as `docker pull` leaves it: images under another name are pruned
+    from below their containers by engines before 27.3, when aktualizr-lite asks for it.
     Raises `StoreError` within the stream, so that the request breaks off and nothing is loaded.
     """
     what = f"image {image.reference}"
-    repository, _, digest = image.reference.rpartition("@")
-    name = f"{repository}:{digest.removeprefix('sha256:')[:7]}"
     root = image.root
     index = {
         "schemaVersion": 2,
@@ -38,7 +50,7 @@ def oci_layout(store: Store, image: Image, version: Version) -> Iterator[bytes]:
                 "mediaType": root.media_type,
                 "digest": f"sha256:{root.sha256}",
                 "size": root.size,
-                "annotations": {"io.containerd.image.name": name},
+                "annotations": {"io.containerd.image.name": image.reference},
             }
         ],
     }
@@ -67,11 +79,8 @@ def in_place(store: Store, image: Image, version: Version) -> Iterator[bytes]:
             pass
     repository = image.reference.rpartition("@")[0]
     tags: list[str] = []
-    for document in image.documents:
-        tags += [
-            f"{repository}:{document.sha256[:7]}",
-            f"{repository}@sha256:{document.sha256}",
-        ]
+    for sha256 in dict.fromkeys((image.sha256, *(each.sha256 for each in image.documents))):
+        tags += [f"{repository}:{sha256[:7]}", f"{repository}@sha256:{sha256}"]
     manifest = {
         "Config": image.config.sha256,
         "RepoTags": tags,
@@ -86,27 +95,34 @@ class _CancelledError(Exception):
     """The run is ended: dockerd is to get no more."""
 
 
+class _OverdueError(Exception):
+    """The time of the run is up: dockerd is to get no more."""
+
+
 class Loader:
     """Loads each image once, however many apps want it, and one at a time."""
 
-    def __init__(self, engine: Engine, store: Store, report: Report) -> None:
+    def __init__(self, settings: Settings, engine: Engine, store: Store, report: Report) -> None:
+        self._too_slow = TooSlow(settings.slow_loads)
         self._engine = engine
         self._store = store
         self._report = report
         self._lock = threading.Lock()
         self._done: dict[str, Failure | None] = {}
-        self._cancelled = False
+        self._broken_off: _CancelledError | _OverdueError | None = None
         self._ended: queue.SimpleQueue[str | Exception | None] = queue.SimpleQueue()
+        self._sent = 0
 
     def cancel(self) -> None:
         """Break off what is being sent, and load nothing more."""
-        self._cancelled = True
-        self._ended.put(_CancelledError())
+        self._broken_off = _CancelledError()
+        self._ended.put(self._broken_off)
 
     def load(self, image: Image, app: str, version: Version, deadline: float) -> Failure | None:
         """Load `image` for `app`, or wait until it is loaded for another; None: it is there.
 
-        `deadline` is a time of `time.monotonic()`. Raises `EngineError`.
+        `deadline` is a time of `time.monotonic()`; it is the same for all images, for nothing is
+        loaded any more when it was once passed. Raises `EngineError`.
         """
         with self._lock:
             if image.reference not in self._done:
@@ -114,79 +130,197 @@ class Loader:
             return self._done[image.reference]
 
     def _load(self, image: Image, app: str, version: Version, deadline: float) -> Failure | None:
-        if self._cancelled:
+        if isinstance(self._broken_off, _CancelledError):
             return NOT_TRIED
+        what = f"image {image.reference}"
+        began = time.monotonic()
+        left = deadline - began
+        if left <= 0 or self._broken_off:
+            return Failure(Cause.RUN_TIMEOUT, f"{what}: the time of the run was up before its turn")
+        in_vain = self._too_slow.seconds(image.reference)
+        if left < in_vain * MORE_TIME:
+            return Failure(
+                Cause.RUN_TIMEOUT,
+                f"{what}: {in_vain:.0f} s were too short to load it in an earlier run, and this "
+                f"run has {left:.0f} s left, so it is not begun",
+            )
         storage = self._engine.storage()
         try:
-            needed = space_needed(self._store, image, keeps_blobs=storage.containerd)
+            failure = self._obstacle(image, storage)
+            if failure:
+                return failure
+            archive = (oci_layout if storage.containerd else in_place)(self._store, image, version)
+            trouble = self._send(self._told(archive, image, app), left)
         except StoreError as error:
-            return Failure(Cause.STORE_DAMAGED, str(error))
-        free = _free(storage.root)
-        if needed > free:
-            return Failure(
-                Cause.NO_SPACE,
-                f"image {image.reference} needs {_megabytes(needed)} in {storage.root}, "
-                f"{_megabytes(free)} are free",
-            )
-        archive = (oci_layout if storage.containerd else in_place)(self._store, image, version)
-        began = time.monotonic()
-        try:
-            trouble = self._send(self._told(archive, image, app), max(1.0, deadline - began))
-        except StoreError as error:
-            return Failure(Cause.STORE_DAMAGED, str(error))
+            return Failure(error.cause, str(error))
         except _CancelledError:
             return NOT_TRIED
+        except _OverdueError:
+            self._too_slow.remember(image.reference, left)
+            return Failure(
+                Cause.RUN_TIMEOUT,
+                f"{what}: {left:.0f} s were left of the run, too short to load it "
+                f"({_megabytes(self._sent)} of {_megabytes(image.size)} sent)",
+            )
         # A containerd store keeps the name of an image that it could not unpack.
         if not trouble and self._engine.has_image(image.reference):
+            self._too_slow.forget(image.reference)
             seconds = time.monotonic() - began
-            message = f"image {image.reference} is loaded"
-            self._report(Event(Kind.LOADED, message, app=app, seconds=seconds))
+            self._report(Event(Kind.LOADED, f"{what} is loaded", app=app, seconds=seconds))
             return None
         trouble = trouble or "dockerd took the image, but not under its digest"
-        if not storage.containerd:
+        cause = _cause(trouble)
+        if cause is Cause.IMAGE_NOT_LOADED and not storage.containerd:
             trouble = f"this dockerd keeps images in overlay2 and lacks LmP's patch: {trouble}"
-        return Failure(Cause.IMAGE_NOT_LOADED, f"image {image.reference}: {trouble}")
+        if cause is Cause.NO_SPACE and _is_without_inodes(_data(storage)):
+            trouble = f"no inodes are left in {_data(storage)}: {trouble}"
+        return Failure(cause, f"{what}: {trouble}")
+
+    def _obstacle(self, image: Image, storage: Storage) -> Failure | None:
+        """Return why it makes no sense to send `image`, None if it does; raises `StoreError`."""
+        if storage.containerd and not image.has_root:
+            return Failure(
+                Cause.STORE_DAMAGED,
+                f"image {image.reference}: the store has the image, but not the index that its "
+                "digest names, and this dockerd cannot load it under that digest without",
+            )
+        needed = space_needed(self._store, image, keeps_blobs=storage.containerd)
+        place = _data(storage)
+        if _is_without_inodes(place):
+            return Failure(
+                Cause.NO_SPACE, f"image {image.reference}: no inodes are left in {place}"
+            )
+        free = _free(place)
+        if free is not None and needed > free:
+            return Failure(
+                Cause.NO_SPACE,
+                f"image {image.reference} needs {_megabytes(needed)} in {place}, "
+                f"{_megabytes(free)} are free",
+            )
+        return None
 
     def _send(self, archive: Iterator[bytes], seconds: float) -> str | None:
         """Send `archive`; raises `_CancelledError` at once when the run is ended.
 
-        In a thread of its own: dockerd may unpack for minutes after the last byte.
+        In a thread of its own: dockerd may unpack for minutes after the last byte. Raises
+        `_OverdueError` after `seconds`.
         """
+        ended: queue.SimpleQueue[str | Exception | None] = queue.SimpleQueue()
+        self._ended = ended
 
         def send() -> None:
             try:
-                self._ended.put(self._engine.load(archive, seconds))
+                ended.put(self._engine.load(archive, seconds + GRACE_SECONDS))
             except Exception as error:  # it is raised where the end is waited for
-                self._ended.put(error)
+                ended.put(error)
 
         threading.Thread(target=send, name="load", daemon=True).start()
-        ended = self._ended.get()
-        if isinstance(ended, Exception):
-            raise ended
-        return ended
+        try:
+            end = self._broken_off or ended.get(timeout=seconds)
+        except queue.Empty:
+            end = self._broken_off = _OverdueError()
+        if isinstance(end, Exception):
+            raise end
+        return end
 
     def _told(self, archive: Iterator[bytes], image: Image, app: str) -> Iterator[bytes]:
         """Pass `archive` on, and tell now and then how far it is."""
-        sent = 0
+        self._sent = 0
         told_at = time.monotonic()
-        self._tell(image, app, sent)
+        self._tell(image, app)
         for chunk in archive:
-            if self._cancelled:
-                raise _CancelledError
+            if self._broken_off:
+                raise self._broken_off
             if time.monotonic() - told_at > PROGRESS_SECONDS:
                 told_at = time.monotonic()
-                self._tell(image, app, sent)
-            sent += len(chunk)
+                self._tell(image, app)
+            self._sent += len(chunk)
             yield chunk
 
-    def _tell(self, image: Image, app: str, sent: int) -> None:
-        message = f"loading image {image.reference}: {_megabytes(sent)} of {_megabytes(image.size)}"
+    def _tell(self, image: Image, app: str) -> None:
+        sent, size = _megabytes(self._sent), _megabytes(image.size)
+        message = f"loading image {image.reference}: {sent} of {size}"
         self._report(Event(Kind.LOADING, message, app=app))
 
 
-def _free(folder: Path) -> int:
-    found = os.statvfs(folder)
+class TooSlow:
+    """The images that were not loaded when a run's time was up, and how long each was given.
+
+    dockerd keeps nothing of a load that is cut off, so without this file a device would send such
+    an image at each of its boots, for nothing, and registration would wait for it.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def seconds(self, reference: str) -> float:
+        """Return how long loading the image was tried in vain, 0 if it never was."""
+        return self._read().get(reference, 0.0)
+
+    def remember(self, reference: str, seconds: float) -> None:
+        """Keep that so many seconds were too short."""
+        self._write({**self._read(), reference: round(seconds, 3)})
+
+    def forget(self, reference: str) -> None:
+        """Drop the image, which was loaded."""
+        found = self._read()
+        if found.pop(reference, None) is not None:
+            self._write(found)
+
+    def _read(self) -> dict[str, float]:
+        try:
+            found = json.loads(plainfile.read(self._file, MOST_DOCUMENT_BYTES))
+            return {str(reference): float(seconds) for reference, seconds in found.items()}
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+            return {}
+
+    def _write(self, found: Mapping[str, float]) -> None:
+        # Should the disk not take it, the next run tries once more.
+        with contextlib.suppress(OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._file.with_name(f".{self._file.name}.new")
+            with temporary.open("wb") as stream:
+                stream.write(_json(found))
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(self._file)
+
+
+def _cause(trouble: str) -> Cause:
+    """Return the cause that dockerd's words tell of."""
+    folded = trouble.casefold()
+    if "no space left" in folded or "quota exceeded" in folded:
+        return Cause.NO_SPACE
+    if "read-only file system" in folded:
+        return Cause.READ_ONLY
+    return Cause.IMAGE_NOT_LOADED
+
+
+def _data(storage: Storage) -> Path:
+    """Return the folder in which the engine's image store writes: containerd has its own.
+
+    Its place is not told by the engine: it is one inside docker's if dockerd started containerd,
+    else that of containerd's own default.
+    """
+    places = (storage.root / "containerd/daemon", CONTAINERD_ROOT) if storage.containerd else ()
+    return next((each for each in places if each.is_dir()), storage.root)
+
+
+def _free(folder: Path) -> int | None:
+    """Return how many bytes are free, None if that cannot be found out: dockerd will tell."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return None
     return found.f_bavail * found.f_frsize
+
+
+def _is_without_inodes(folder: Path) -> bool:
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return False
+    return found.f_files > 0 and not found.f_favail  # some file systems have no table of them
 
 
 def _megabytes(size: int) -> str:

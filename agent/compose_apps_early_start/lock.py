@@ -5,49 +5,152 @@ stay `Created` for ever.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import BusyError, EarlyStartError
 from .settings import Settings
 
+ATTEMPTS = 10
+"""To lock a file before somebody removes it."""
+
+
+class Held:
+    """Our own lock and aktualizr-lite's, held. Safe to use from several threads."""
+
+    def __init__(self, own: "_Lock", aktualizr: "_Lock") -> None:
+        self._own = own
+        self._aktualizr = aktualizr
+        self._checking = threading.Lock()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of the lock files."""
+        return (self._aktualizr.note,) if self._aktualizr.note else ()
+
+    def still_held(self) -> bool:
+        """Tell whether nobody else is at work on the apps; costs two system calls per lock.
+
+        aktualizr-lite removes its lock file when it ends, even one that others hold: whoever comes
+        next locks a new file. A file that was removed is made and locked again; False means that
+        another was faster.
+        """
+        with self._checking:
+            try:
+                return self._own.take() and self._aktualizr.take()
+            except EarlyStartError:
+                return False
+
 
 @contextlib.contextmanager
-def held(settings: Settings) -> Iterator[None]:
+def held(settings: Settings) -> Iterator[Held]:
     """Hold our own lock and aktualizr-lite's for as long as the context lasts.
 
     Raises `BusyError` at once if one of them is taken, `EarlyStartError` if it cannot be opened.
     The kernel drops both when the process ends, however it ends, so none can be left behind.
     """
-    with (
-        _flock(
-            settings.own_lock,
-            "another run is at work",
-            "wait for it: 'compose-apps-early-start status' shows how far it is",
-        ),
-        _flock(
-            settings.aktualizr_lock,
-            "aktualizr-lite is at work on the apps",
-            "leave the apps to it, or run 'compose-apps-early-start start' when it has ended",
-        ),
-    ):
-        yield
-
-
-@contextlib.contextmanager
-def _flock(file: Path, taken: str, hint: str) -> Iterator[None]:
+    own = _Lock(settings.own_lock)
+    # Its folder is one where anybody may put files, on OpenEmbedded.
+    aktualizr = _Lock(settings.aktualizr_lock, shared_folder=True)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise EarlyStartError(f"{file}: cannot open: {error.strerror}", "run it as root") from error
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BusyError(f"{taken} ({file} is locked)", hint) from error
-        yield
+        if not own.take():
+            raise BusyError(
+                f"another run is at work ({own.file} is locked)",
+                "wait for it: 'compose-apps-early-start status' shows how far it is",
+            )
+        if not aktualizr.take():
+            raise BusyError(
+                f"aktualizr-lite is at work on the apps ({aktualizr.file} is locked)",
+                "leave the apps to it, or run 'compose-apps-early-start start' when it has ended",
+            )
+        yield Held(own, aktualizr)
     finally:
-        os.close(descriptor)
+        own.drop()
+        aktualizr.drop()
+
+
+class _Lock:
+    """A `flock` on a file, which others may remove.
+
+    In a `shared_folder` a file that root does not own is not trusted to hold anything back; `note`
+    says so then.
+    """
+
+    def __init__(self, file: Path, *, shared_folder: bool = False) -> None:
+        self.file = file
+        self.note: str | None = None
+        self._shared_folder = shared_folder
+        self._descriptor: int | None = None
+
+    def take(self) -> bool:
+        """Hold the lock on the file that has the name now; False if another does.
+
+        Raises `EarlyStartError` if the file cannot be opened.
+        """
+        try:
+            for _ in range(ATTEMPTS):
+                if self._is_open():
+                    return True
+                self.drop()
+                if self._is_somebodys():
+                    return True
+                self._descriptor = self._open()
+                try:
+                    fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    taken = self._is_open()
+                    self.drop()
+                    if taken:
+                        return False
+            raise OSError(errno.EAGAIN, "it is removed again and again")
+        except OSError as error:
+            raise EarlyStartError(
+                f"{self.file}: cannot open: {error.strerror}",
+                "run it as root"
+                if isinstance(error, PermissionError)
+                else "the lock must be a plain file, or nothing, in a folder where root may write",
+            ) from error
+
+    def drop(self) -> None:
+        """Give the lock up."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _is_open(self) -> bool:
+        """Tell whether the file is the one that is open, not another that took its name."""
+        if self._descriptor is None:
+            return False
+        try:
+            there = self.file.lstat()
+        except FileNotFoundError:
+            return False
+        here = os.fstat(self._descriptor)
+        return stat.S_ISREG(here.st_mode) and os.path.samestat(there, here)
+
+    def _is_somebodys(self) -> bool:
+        self.note = None
+        try:
+            there = self.file.lstat()
+        except FileNotFoundError:
+            return False
+        if self._shared_folder and there.st_uid not in (0, os.geteuid()):
+            self.note = (
+                f"{self.file} belongs to user {there.st_uid}, not to root: "
+                "it is not taken for aktualizr-lite's lock"
+            )
+            return True
+        if not stat.S_ISREG(there.st_mode):
+            raise OSError(errno.EINVAL, "not a plain file")
+        return False
+
+    def _open(self) -> int:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        # Should it be a link or a FIFO by now, it is neither followed nor waited for.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(self.file, flags, 0o644)

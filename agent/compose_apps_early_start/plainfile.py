@@ -7,24 +7,30 @@ a file may have any size. Symbolic links are followed; what they lead to must be
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 
-def opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> BufferedReader:
     """Open `path` for reading in binary; the caller closes it, and bounds what is read.
 
     Raises OSError: as `open` does, and EINVAL ("not a plain file") for a FIFO, a device or a
     socket.
     """
-    _check(path.stat().st_mode, path)  # before it is opened: a watchdog runs from then on
-    # Should it have become a FIFO meanwhile, this keeps `open` from waiting for its writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC)  # which opens nothing: a watchdog would run
     try:
-        _check(os.fstat(descriptor).st_mode, path)
-    except OSError:
-        os.close(descriptor)
+        mode = os.fstat(place).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a plain file")
+        # The very same file, whatever has its name by now.
+        descriptor = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        error.filename = str(path)
         raise
+    finally:
+        os.close(place)
     return os.fdopen(descriptor, "rb")
 
 
@@ -39,10 +45,3 @@ def read(path: Path, most_bytes: int) -> bytes:
     if len(data) > most_bytes:
         raise OSError(errno.EFBIG, f"larger than {most_bytes} bytes", str(path))
     return data
-
-
-def _check(mode: int, path: Path) -> None:
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "not a plain file", str(path))

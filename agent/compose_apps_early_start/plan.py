@@ -116,7 +116,7 @@ def _loads(
 
 def _not_there(missing: tuple[str, ...], error: StoreError | None) -> Failure:
     if error:
-        return Failure(Cause.STORE_DAMAGED, str(error))
+        return Failure(error.cause, str(error))
     more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
     return Failure(Cause.IMAGE_MISSING, f"image {missing[0]} is not on this device{more}")
 

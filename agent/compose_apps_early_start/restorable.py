@@ -5,9 +5,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import bundle
+from . import bundle, plainfile
 from .cause import Cause, Failure
 from .store import Image, Store, StoreError, Version
+
+MOST_BYTES = 16 << 20
+"""Of installed_versions: a Target takes kilobytes in it."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +28,14 @@ def installed_uris(file: Path) -> Mapping[str, str]:
     Source: `/var/sota/import/installed_versions`, written by the image build for aktualizr.
     """
     try:
-        targets = json.loads(file.read_bytes())
+        targets = json.loads(plainfile.read(file, MOST_BYTES))
         return {
             app: details["uri"]
             for target in targets.values()
             if target.get("is_current")
             for app, details in target["custom"]["docker_compose_apps"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
 
 
@@ -51,7 +54,7 @@ def find(
     try:
         found = [_compare(store, version, folder) for version in versions]
     except StoreError as error:
-        return Failure(Cause.STORE_DAMAGED, str(error))
+        return Failure(error.cause, str(error))
     intact = [each for each in found if not each.damaged]
     if len(found) > 1 and not intact:
         uris = ", ".join(version.uri for version in versions)

@@ -122,7 +122,7 @@ class Runner:
         self._engine = engine
         self._compose = compose
         self._store = store
-        self._loader = Loader(engine, store, report)
+        self._loader = Loader(settings, engine, store, report)
         self._report = report
         self._ready = ready
         self._deadline = ready + settings.run_seconds

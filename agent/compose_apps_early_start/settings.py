@@ -106,6 +106,11 @@ class Settings:
         """The status file of the last run that ended."""
         return self.root / "var/lib/compose-apps-early-start/last-run.json"
 
+    @property
+    def slow_loads(self) -> Path:
+        """Which images could not be loaded in a run's time."""
+        return self.root / "var/lib/compose-apps-early-start/slow-loads.json"
+
 
 def add_root_option(parser: argparse.ArgumentParser) -> None:
     """Add `--root` to `parser`; it may stand before and after the subcommand."""

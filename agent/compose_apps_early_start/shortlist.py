@@ -11,15 +11,25 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import plainfile
 from .errors import EarlyStartError
 
 MOST_BYTES = 1 << 20
 """A longer file is no shortlist; reading it is refused."""
 
+MOST_SEARCHED = 10
+"""So many unknown names are compared with all apps; a file with more of them is no typo."""
+
+MOST_CHARACTERS = 100
+"""Longer names are compared with none."""
+
 
 @dataclass(frozen=True)
 class UnknownName:
-    """A name in the shortlist that no preloaded app has, and the app that it may mean."""
+    """A name in the shortlist that no preloaded app has, and the app that it may mean.
+
+    The search for that one is bounded: see `MOST_SEARCHED` and `MOST_CHARACTERS`.
+    """
 
     name: str
     nearest: str | None
@@ -32,8 +42,7 @@ def read(file: Path) -> tuple[str, ...] | None:
     shortlist that cannot be read is not the wish to start everything.
     """
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MOST_BYTES + 1)
+        data = plainfile.read(file, MOST_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -41,11 +50,6 @@ def read(file: Path) -> tuple[str, ...] | None:
             f"{file}: cannot read the shortlist: {error.strerror}",
             "make it a readable text file with a name per line, or remove it to start every app",
         ) from error
-    if len(data) > MOST_BYTES:
-        raise EarlyStartError(
-            f"{file}: longer than {MOST_BYTES} bytes, this is no shortlist",
-            "write the names of the apps into it, one per line, or remove it to start every app",
-        )
     return parse(data)
 
 
@@ -79,18 +83,22 @@ def select(
     Names match whole and by case, never in part.
     """
     chosen = []
-    unknown = []
+    unknown: list[UnknownName] = []
+    all_known = frozenset(known)
     for name in names:
-        if name in known:
+        if name in all_known:
             chosen.append(name)
         else:
-            unknown.append(UnknownName(name, _nearest(name, known)))
+            searched = len(unknown) < MOST_SEARCHED
+            unknown.append(UnknownName(name, _nearest(name, known) if searched else None))
     return tuple(chosen), tuple(unknown)
 
 
 def _nearest(name: str, known: Collection[str]) -> str | None:
+    if len(name) > MOST_CHARACTERS:
+        return None
     import difflib  # only a typo pays for it
 
-    by_folded = {each.casefold(): each for each in known}
+    by_folded = {each.casefold(): each for each in known if len(each) <= MOST_CHARACTERS}
     close = difflib.get_close_matches(name.casefold(), by_folded, n=1)
     return by_folded[close[0]] if close else None

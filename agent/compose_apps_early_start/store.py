@@ -8,11 +8,15 @@ about to be used are read. Source of the layout: composectl 96 (foundriesio/comp
 import contextlib
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from . import plainfile
+from .cause import Cause
 
 CHUNK_BYTES = 1 << 20
 MOST_DOCUMENT_BYTES = 4 << 20
@@ -21,8 +25,26 @@ MOST_DOCUMENT_BYTES = 4 << 20
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
+MOST_URI_BYTES = 4096
+
+_ALSO_RUNS = {"arm64": ("arm",), "amd64": ("386",)}
+"""Architectures, as docker names them, whose programs a processor of another runs as well."""
+
+
 class StoreError(Exception):
     """Something in the store is missing or damaged; the text names it."""
+
+    cause = Cause.STORE_DAMAGED
+
+
+class BlobMissingError(StoreError):
+    """A blob is not in the store at all."""
+
+
+class PlatformError(StoreError):
+    """An image is in the store, but not for this device's architecture."""
+
+    cause = Cause.PLATFORM_MISSING
 
 
 @dataclass(frozen=True)
@@ -64,23 +86,30 @@ class Image:
     """One image of the store, for one platform.
 
     `documents` are the root, and the manifest if the root is an index: what is small and has to
-    be sent byte by byte. `blobs` are the config and the layers.
+    be sent byte by byte. `blobs` are the config and the layers. Without `has_root` there are all
+    of them but the index that the reference names.
     """
 
     reference: str
     documents: tuple[Descriptor, ...]
     config: Descriptor
     layers: tuple[Descriptor, ...]
+    has_root: bool = True
 
     @property
     def root(self) -> Descriptor:
-        """What the reference names: an image index, or a manifest."""
+        """What the reference names, an image index or a manifest; if `has_root`."""
         return self.documents[0]
 
     @property
     def manifest(self) -> Descriptor:
         """The manifest of the platform."""
         return self.documents[-1]
+
+    @property
+    def sha256(self) -> str:
+        """The digest by which the reference names the image: of an index, or of a manifest."""
+        return self.reference.rpartition(":")[2]
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
@@ -119,7 +148,7 @@ class Store:
     def manifest(self, version: Version) -> Manifest:
         """Read the app's manifest; raises `StoreError`."""
         what = f"the manifest of app {version.app!r}"
-        document = self._document(version.sha256, version, what)
+        document, _ = self._document(version.sha256, version, what)
         layers = _mappings(document.get("layers"))
         if _mapping(document.get("annotations")).get("compose-app") != "v1" or not layers:
             raise StoreError(f"{what} (sha256 {version.sha256}) is not that of a compose app")
@@ -130,7 +159,7 @@ class Store:
     def index(self, version: Version, sha256: str) -> Mapping[str, str]:
         """Read a bundle index: the sha256 in hex of every file of the app; raises `StoreError`."""
         what = f"the bundle index of app {version.app!r}"
-        document = self._document(sha256, version, what)
+        document, _ = self._document(sha256, version, what)
         return {str(name): _sha256(digest, what) for name, digest in document.items()}
 
     def image(self, reference: str, version: Version, architecture: str | None) -> Image:
@@ -141,19 +170,41 @@ class Store:
         """
         what = f"image {reference}"
         root = _sha256(reference.rpartition("@")[2], what)
-        document = self._document(root, version, what)
-        size = self.verified(root, version, what).stat().st_size
-        documents = [Descriptor(root, size, _media_type(document))]
+        documents = []
+        try:
+            document, size = self._document(root, version, what)
+            documents.append(Descriptor(root, size, _media_type(document)))
+        except BlobMissingError:
+            layout = self._layout(reference, version, what)
+            if layout is None:
+                raise
+            document = layout
         if "manifests" in document:
             child = self._platform(document, architecture, what)
-            documents.append(child)
-            document = self._document(child.sha256, version, what)
+            document, size = self._document(child.sha256, version, what)
+            documents.append(Descriptor(child.sha256, size, child.media_type))
         config = _descriptor(_mapping(document.get("config")), what)
         layers = tuple(_descriptor(layer, what) for layer in _mappings(document.get("layers")))
-        image = Image(reference, tuple(documents), config, layers)
         for blob in (config, *layers):
             self._check_size(blob, what)
-        return image
+        self._check_architecture(config, version, architecture, what)
+        has_root = documents[0].sha256 == root
+        return Image(reference, tuple(documents), config, layers, has_root)
+
+    def _layout(self, reference: str, version: Version, what: str) -> dict[str, Any] | None:
+        """Read the index of the OCI layout that stands for an image index beside the `uri`.
+
+        It names the manifest of one platform, and is another document than that index: its digest
+        is not compared, as composectl does not compare it.
+        """
+        name, _, digest = reference.partition("@sha256:")
+        file = version.folder / "images" / name / digest / "index.json"
+        with _naming(digest, what):
+            try:
+                document = _json(plainfile.read(file, MOST_DOCUMENT_BYTES), digest, what)
+            except FileNotFoundError:
+                return None
+        return document if _mappings(document.get("manifests")) else None
 
     def _platform(
         self, index: Mapping[str, Any], architecture: str | None, what: str
@@ -166,17 +217,30 @@ class Store:
         ]
         if not present:
             raise StoreError(f"{what}: none of the platforms of its index is in the store")
-        fitting = [
-            each
-            for each in present
-            if _mapping(each.get("platform")).get("architecture") == architecture
+        # What an index does not tell, the config does.
+        platforms = [
+            str(_mapping(each.get("platform")).get("architecture", "")) for each in present
         ]
-        return _descriptor((fitting or present)[0], what)
+        for wanted in (*_runs(architecture), "") if architecture else platforms:
+            if wanted in platforms:
+                return _descriptor(present[platforms.index(wanted)], what)
+        raise _not_for(str(architecture), platforms, what)
 
-    def verified(self, sha256: str, version: Version, what: str) -> Path:
+    def _check_architecture(
+        self, config: Descriptor, version: Version, architecture: str | None, what: str
+    ) -> None:
+        document, _ = self._document(config.sha256, version, what)
+        found = str(document.get("architecture", ""))
+        if found and architecture and found not in _runs(architecture):
+            raise _not_for(architecture, [found], what)
+
+    def verified(
+        self, sha256: str, version: Version, what: str, most_bytes: int = MOST_DOCUMENT_BYTES
+    ) -> Path:
         """Return a sound file of a blob: in the store, else a copy beside the `uri`.
 
-        Reads it to its end. Raises `StoreError`; `what` says what the blob is for.
+        Reads it to its end, unless it is larger than `most_bytes`. Raises `StoreError`; `what` says
+        what the blob is for.
         """
         own = self.blobs / sha256
         copies = (
@@ -186,9 +250,12 @@ class Store:
         )
         with _naming(sha256, what):
             for file in (own, *copies):
-                if file.is_file() and _sha256_of(file) == sha256:
+                if file.is_file() and _sha256_of(file, most_bytes) == sha256:
                     return file
-        state = "damaged" if own.exists() else "missing"
+            if not os.path.lexists(own):
+                raise BlobMissingError(f"{what}: blob {sha256} is missing in {self.blobs}")
+            larger = own.is_file() and own.stat().st_size > most_bytes
+        state = f"larger than {most_bytes} bytes" if larger else "damaged"
         raise StoreError(f"{what}: blob {sha256} is {state} in {self.blobs}")
 
     def chunks(self, blob: Descriptor, what: str) -> Iterator[bytes]:
@@ -199,8 +266,8 @@ class Store:
         """
         digest = hashlib.sha256()
         size = 0
-        with _naming(blob.sha256, what), (self.blobs / blob.sha256).open("rb") as stream:
-            while chunk := stream.read(CHUNK_BYTES):
+        with _naming(blob.sha256, what), plainfile.opened(self.blobs / blob.sha256) as stream:
+            while size <= blob.size and (chunk := stream.read(CHUNK_BYTES)):
                 digest.update(chunk)
                 size += len(chunk)
                 yield chunk
@@ -213,24 +280,19 @@ class Store:
         gzip writes the size modulo 4 GiB at its end; where that cannot be, three times the size.
         What does not compress becomes hardly larger when it is packed.
         """
-        with _naming(blob.sha256, what), (self.blobs / blob.sha256).open("rb") as stream:
+        with _naming(blob.sha256, what), plainfile.opened(self.blobs / blob.sha256) as stream:
             packed = stream.read(2) == b"\x1f\x8b"
             stream.seek(max(0, blob.size - 4))
             told = int.from_bytes(stream.read(4), "little")
         least = blob.size - blob.size // 100 - 1024
         return told if packed and told >= least else 3 * blob.size
 
-    def _document(self, sha256: str, version: Version, what: str) -> Any:
+    def _document(self, sha256: str, version: Version, what: str) -> tuple[dict[str, Any], int]:
+        """Return a JSON object of the store, and its size in bytes."""
         file = self.verified(sha256, version, what)
-        if file.stat().st_size > MOST_DOCUMENT_BYTES:
-            raise StoreError(f"{what}: blob {sha256} is too large to be a document")
-        try:
-            document = json.loads(file.read_bytes())
-        except ValueError as error:
-            raise StoreError(f"{what}: blob {sha256} is no JSON") from error
-        if not isinstance(document, dict):
-            raise StoreError(f"{what}: blob {sha256} is no JSON object")
-        return document
+        with _naming(sha256, what):
+            data = plainfile.read(file, MOST_DOCUMENT_BYTES)
+        return _json(data, sha256, what), len(data)
 
     def _check_size(self, blob: Descriptor, what: str) -> None:
         with _naming(blob.sha256, what):
@@ -251,7 +313,7 @@ def _naming(sha256: str, what: str) -> Iterator[None]:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(errors="replace").strip()
+        return plainfile.read(file, MOST_URI_BYTES).decode(errors="replace").strip()
     except OSError:  # the version is there all the same; nothing will ask for it by an empty uri
         return ""
 
@@ -264,8 +326,32 @@ def _mappings(found: object) -> list[Mapping[str, Any]]:
     return [_mapping(each) for each in found] if isinstance(found, list) else []
 
 
-def _sha256_of(file: Path) -> str:
-    with file.open("rb") as stream:
+def _json(data: bytes, sha256: str, what: str) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{what}: blob {sha256} is no JSON") from error
+    if not isinstance(document, dict):
+        raise StoreError(f"{what}: blob {sha256} is no JSON object")
+    return document
+
+
+def _runs(architecture: str) -> tuple[str, ...]:
+    """Return the architectures whose programs run on `architecture`, best first."""
+    return (architecture, *_ALSO_RUNS.get(architecture, ()))
+
+
+def _not_for(architecture: str, found: Iterable[str], what: str) -> PlatformError:
+    there = " and ".join(f"linux/{each}" for each in dict.fromkeys(found))
+    return PlatformError(
+        f"{what}: only {there} is in the store, this device is linux/{architecture}"
+    )
+
+
+def _sha256_of(file: Path, most_bytes: int) -> str | None:
+    with plainfile.opened(file) as stream:
+        if os.fstat(stream.fileno()).st_size > most_bytes:
+            return None
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -278,7 +364,7 @@ def _sha256(digest: object, what: str) -> str:
 
 
 def _descriptor(found: Mapping[str, Any], what: str) -> Descriptor:
-    if not isinstance(found.get("size"), int):
+    if not isinstance(found.get("size"), int) or found["size"] < 0:
         raise StoreError(f"{what}: a descriptor without a size")
     return Descriptor(
         _sha256(found.get("digest"), what), found["size"], str(found.get("mediaType", ""))

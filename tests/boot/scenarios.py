@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import stores
 from boot.boots import AGENT, COMPOSE_CALLS, Boot, look, taken
 from virtual_device.firmware import Firmware
 from virtual_device.machine import BOOT_TIMEOUT, Machine
@@ -107,10 +108,32 @@ class ByHand:
     stopped: Boot
     killed: Boot
     healed: Boot
+    repaired: Boot
+    """After files of an app were damaged of which the restorable store has the bundle."""
+    put_back: Mapping[str, str]
+    """Path below the app's folder to owner, group and mode, after that."""
+
+
+_STORES = "/srv/stores.py"
+_DAMAGE = """
+cd /var/sota/compose-apps/debug-tools
+mkdir data; echo mine >data/mine; chown -R 999:998 data; chmod 2770 data
+PYTHONPATH=/srv python3 - <<'END'
+from pathlib import Path
+from stores import Builder
+compose_file = Path("docker-compose.yml").read_bytes()
+content = {"docker-compose.yml": compose_file, "etc/deep/own": b"own", "etc/theirs": b"theirs"}
+Builder(Path("/var/sota/reset-apps")).app_of_files("debug-tools", content)
+END
+mkdir etc; echo damaged >etc/theirs; chown 999:998 etc/theirs; chmod 640 etc/theirs
+truncate --size=20 docker-compose.yml; chmod 600 docker-compose.yml
+"""
+_PUT_BACK = "cd /var/sota/compose-apps/debug-tools && find . -exec stat -c '%n %u:%g:%a' {} +"
 
 
 def by_hand(firmware: Firmware) -> ByHand:
     provided = firmware.samples(*FEW) | SLOW_BOARD
+    provided[_STORES] = Path(stores.__file__).read_text()
     # Back to before the first start, then up to where compose is at work.
     interrupted = (
         f"systemctl stop {AGENT}; docker rm --force $(docker ps --all --quiet) >/dev/null;"
@@ -131,7 +154,10 @@ def by_hand(firmware: Firmware) -> ByHand:
         killed = taken(machine)
         machine.run(f"systemctl start {AGENT}")
         healed = taken(machine)
-    return ByHand(provided, first, again, stopped, killed, healed)
+        machine.run(f"{_DAMAGE} systemctl restart {AGENT}")
+        repaired = taken(machine)
+        put_back = dict(line.rsplit(" ", 1) for line in machine.run(_PUT_BACK).splitlines())
+    return ByHand(provided, first, again, stopped, killed, healed, repaired, put_back)
 
 
 @dataclass(frozen=True)

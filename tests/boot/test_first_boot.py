@@ -115,3 +115,28 @@ def test_the_next_start_makes_good_what_an_interrupted_one_left(by_hand: ByHand)
     assert by_hand.healed.running == FEW_RUN
     assert by_hand.healed.unit["SubState"] == "exited"
     assert by_hand.healed.record["state"] == "ok"
+
+
+def test_the_unit_puts_damaged_files_of_an_app_back_in_place(by_hand: ByHand) -> None:
+    """With no more rights than it has; the container and the app's data stay as they are."""
+    assert_good(by_hand.repaired)
+    (told,) = (each for each in by_hand.repaired.own if "folder put back" in each["MESSAGE"])
+    assert told["APP"] == "debug-tools"
+    assert "docker-compose.yml, etc/deep/own, etc/theirs" in told["MESSAGE"]
+    assert by_hand.put_back == {
+        ".": "0:0:755",
+        "./docker-compose.yml": "0:0:600",
+        "./data": "999:998:2770",
+        "./data/mine": "999:998:644",
+        "./etc": "0:0:755",
+        "./etc/theirs": "999:998:640",
+        "./etc/deep": "0:0:755",
+        "./etc/deep/own": "0:0:644",
+    }
+    before, after = (
+        {name: each["Id"] for name, each in boot.containers.items()}
+        for boot in (by_hand.healed, by_hand.repaired)
+    )
+    assert after == before
+    path = "debug-tools/docker-compose.yml"
+    assert by_hand.repaired.files[path] == by_hand.healed.files[path]

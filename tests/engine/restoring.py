@@ -114,7 +114,7 @@ class StoreBoard(Board):
 
     def _bundle_errors(self, name: str, annotations: Mapping[str, str]) -> list[str]:
         index = annotations.get("org.foundries.app.bundle.index.digest")
-        if index is None:
+        if index is None or not (self.store.blobs / index.removeprefix("sha256:")).exists():
             return []
         listed = json.loads((self.store.blobs / index.removeprefix("sha256:")).read_bytes())
         errors = []

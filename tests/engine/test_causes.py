@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 from engine.apps import ABSENT, Content, after, app, health, shell, worker
-from engine.board import Board, Run, assert_success, limits
+from engine.board import Board, Run, limits
 
 NEVER_HEALTHY = health("false", retries=1000)
 

@@ -3,6 +3,7 @@
 One device that has nothing but a store, one run; the tests look at it from all sides.
 """
 
+import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import stores
 from engine.board import COMPOSE_APPS, QUICK, Board, Run, contents
 from engine.restoring import StoreBoard, busybox, skopeo, store_board
 from engine.watch import watching
-from stores import DOCKER, HOST, OCI, Builder
+from stores import DOCKER, HOST, OCI, Builder, MadeImage
 from virtual_device import Tree, samples
 
 TYPES = {"oci": OCI, "docker": DOCKER}
@@ -50,6 +51,10 @@ def fill(board: StoreBoard, layer: bytes, source: Builder) -> dict[str, str]:
     shared = store.image("factory/shared", [layer, stores.tar([stores.member("a", b"shared")])])
     uris["twins"] = board.put("twins", {"a": shared.reference, "b": shared.reference}).uri
     uris["sibling"] = board.put("sibling", {"c": shared.reference}, {"site/a": b"x"}).uri
+    unindexed = board.put("unindexed", {"web": shared.reference}, {"b": b"z"})
+    assert unindexed.index
+    (store.blobs / unindexed.index).unlink()
+    uris["unindexed"] = unindexed.uri
     uris["old"] = board.put("old", {"web": shared.reference}, {"b": b"y"}, indexed=False).uri
     versions = [board.put("two", {"web": shared.reference}, {"v": bytes([n])}) for n in range(3)]
     uris["two"] = versions[1].uri
@@ -96,7 +101,7 @@ APPS = (
     *("oci-manifest", "oci-index", "docker-manifest", "docker-index"),
     *("skopeo-oci", "skopeo-v2s2", "skopeo-index"),
     *("shop", "telemetry"),  # composectl's
-    *("twins", "sibling", "old", "two"),
+    *("twins", "sibling", "old", "unindexed", "two"),
 )
 
 
@@ -149,6 +154,22 @@ def test_an_up_of_aktualizr_lite_creates_nothing_anew(seen: Seen) -> None:
     assert seen.board.lives() == before
 
 
+PRUNE = {"dangling": {"false": True}, "label!": {"aktualizr-no-prune": True}}
+"""What aktualizr-lite asks dockerd for after an update. Source: its dockerclient.cc."""
+
+
+def test_aktualizr_lites_pruning_takes_no_image_from_under_an_app(seen: Seen) -> None:
+    board = seen.board
+    before = board.lives()
+    pruned = board.api._post(
+        board.api._url("/images/prune"), params={"filters": json.dumps(PRUNE)}
+    ).json()
+    assert not pruned["ImagesDeleted"]
+    for name, uri in seen.uris.items():
+        assert board.obstacles(uri) == [], name
+    assert board.lives() == before
+
+
 def test_a_second_run_loads_nothing_and_calls_no_compose(seen: Seen) -> None:
     board = seen.board
     before, inodes = board.lives(), inodes_of(board)
@@ -179,6 +200,39 @@ def test_images_that_are_lost_come_back_while_the_folder_stays(seen: Seen) -> No
     board.start_well(env=QUICK)
     assert board.obstacles(seen.uris["twins"]) == []
     assert inodes_of(board) == inodes
+
+
+# Images that only seem to be there
+
+
+def docker_archive(board: StoreBoard, image: MadeImage, layer: bytes) -> bytes:
+    """The image as composectl sends it to a dockerd without LmP's patch."""
+    manifest = {"Config": "c", "RepoTags": [image.reference], "Layers": ["l"]}
+    config = (board.store.blobs / image.config).read_bytes()
+    parts = {"manifest.json": json.dumps([manifest]).encode(), "c": config, "l": layer}
+    return stores.tar(stores.member(name, data) for name, data in parts.items())
+
+
+def test_neither_a_name_nor_another_architecture_passes_for_an_image(agent_tree: Tree) -> None:
+    layer = busybox(agent_tree)
+    with store_board(agent_tree) as board:
+        named = board.store.image("factory/named", [layer], types=DOCKER)
+        uri = board.put("named", {"web": named.reference}).uri
+        foreign = board.store.image("factory/foreign", [layer], platforms=("arm64", "amd64"))
+        board.put("foreign", {"web": foreign.reference})
+        board.device.start_dockerd()
+        board.api.load_image(docker_archive(board, named, layer))
+        (listed,) = board.api.images()
+        assert listed["RepoTags"] == [named.reference]  # its digest changed, and no name with it
+        assert not board.resolves(named.reference)
+        run = board.start(env=QUICK)
+        assert run.causes == {"foreign": "platform-missing", "named": None}
+        assert run.app("foreign")["message"] == (
+            f"image {foreign.reference}: only linux/arm64 is in the store, "
+            "this device is linux/amd64"
+        )
+        assert board.obstacles(uri) == []
+        assert not board.resolves(foreign.reference)
 
 
 # The check itself

@@ -1,4 +1,4 @@
-"""App folders that are missing, damaged or cut off come back whole; intact ones are not touched."""
+"""App folders that are missing come back whole; of damaged ones the damaged files, and no more."""
 
 import os
 import signal
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import stores
 from engine.board import COMPOSE_APPS, QUICK, contents
 from engine.restoring import STAGING, StoreBoard, store_board
 from engine.watch import watching
@@ -24,6 +25,14 @@ DAMAGES = {
     "folder-gone": "rm -r {}/site/deep",
     "link-instead": "mv {0}/site/index.html {0}/x; ln -s ../x {0}/site/index.html",
 }
+
+REPLACED = {
+    "compose-file-cut-off": {"docker-compose.yml"},
+    "compose-file-empty": {"docker-compose.yml"},
+    "page-changed": {"site/index.html"},
+    "link-instead": {"site/index.html"},
+}
+"""What of a damaged folder is another file afterwards; the rest of the damages left a gap."""
 
 
 @pytest.fixture
@@ -57,7 +66,7 @@ def test_what_is_damaged_is_put_back_and_what_is_intact_is_not_touched(board: St
     kept = {name: inodes(board.folder(name)) for name in DAMAGES if name not in ("gone", "empty")}
     with watching([board.folder("")]) as watch:
         run = board.start_well(env=QUICK)
-        assert set(watch.changed()) == set(DAMAGES)
+        assert set(watch.changed()) == {"gone"}
     for name, uri in uris.items():
         assert board.obstacles(uri) == [], name
     restored = {line.partition(":")[0] for line in run.lines if "folder put back" in line}
@@ -66,8 +75,8 @@ def test_what_is_damaged_is_put_back_and_what_is_intact_is_not_touched(board: St
     assert inodes(board.folder("intact")) == intact
     for name, before in kept.items():
         after = inodes(board.folder(name))
-        for mine in (".env", "data/mine"):
-            assert after[mine] == before[mine], name
+        replaced = {path for path in before if after[path] != before[path]}
+        assert replaced == REPLACED.get(name, set()), name
     assert board.compose_apps() == sorted(names)
     assert not board.left_in_staging()
     for name in names:
@@ -76,16 +85,48 @@ def test_what_is_damaged_is_put_back_and_what_is_intact_is_not_touched(board: St
         assert board.lives(name) == before_up
 
 
-def test_a_running_app_sees_the_files_that_were_put_back(board: StoreBoard) -> None:
+def test_a_running_app_is_repaired_under_its_feet(board: StoreBoard) -> None:
+    """Its container, its data and a mount in its folder stay, and it sees what was put back."""
     worker = board.references["factory/worker"]
-    uri = board.put("shop", {"web": worker}, FILES, volumes=["./site:/site:ro"]).uri
+    volumes = ["./site:/site:ro", "./data:/data", "./docker-compose.yml:/single:ro"]
+    files = {**FILES, "data/seed": b"seed", "mount/a": b"a", "mount/deep/b": b"b"}
+    uri = board.put("shop", {"web": worker}, files, volumes=volumes).uri
     board.device.start_dockerd()
     board.start_well(env=QUICK)
-    board.shell(f"echo other >{COMPOSE_APPS}/shop/site/index.html")
+    folder = f"{COMPOSE_APPS}/shop"
+    board.shell(
+        f"cd {folder}; echo precious >data/mine; chown -R 999:998 data; chmod 2770 data;"
+        f"chmod 600 data/seed; echo damaged, and longer than it was >data/seed;"
+        f"mount -t tmpfs tmpfs {folder}/mount; mkdir mount/deep; echo damaged >mount/deep/b;"
+        "echo other >site/index.html; rm -r site/deep; cp docker-compose.yml /run/right;"
+        # As a power cut leaves it, and dockerd mounts it: the same file, empty.
+        ": >docker-compose.yml"
+    )
+    lives, before = board.lives(), inodes(board.folder("shop"))
+    board.shell("docker exec -d shop-web-1 sh -c 'while true; do echo x >>/data/log; done'")
     board.start_well(env=QUICK)
     assert board.obstacles(uri) == []
-    shown = board.shell("docker exec shop-web-1 cat /site/index.html")
-    assert shown.encode() == PAGE
+    assert board.lives() == lives
+    after = inodes(board.folder("shop"))
+    changed = {path for path in before if after[path] != before[path]}
+    assert changed == {"docker-compose.yml", "site/index.html", "mount/deep/b"}
+    assert board.shell(f"stat -c '%u:%g %a' {folder}/data {folder}/data/seed").split("\n") == [
+        *("999:998 2770", "999:998 600", "")
+    ]
+    assert (board.folder("shop") / "data/mine").read_text() == "precious\n"
+    log = f"{folder}/data/log"
+    earlier, later = map(int, board.shell(f"wc -l <{log}; sleep 0.1; wc -l <{log}").split())
+    assert 0 < earlier < later
+    assert board.shell("docker exec shop-web-1 cat /site/index.html").encode() == PAGE
+    assert (
+        board.shell(f"ls -A {folder} {folder}/mount {folder}/mount/deep").count("early-start") == 0
+    )
+    # A single file that a container has mounted is the old one until its next start.
+    assert board.shell("docker exec shop-web-1 cat /single") == ""
+    board.shell("docker restart -t 0 shop-web-1; docker exec shop-web-1 cmp /single /single")
+    right = board.shell("cat /run/right")
+    assert board.shell("docker exec shop-web-1 cat /single") == right
+    board.shell(f"umount {folder}/mount")
 
 
 def test_a_file_in_the_place_of_an_apps_folder_is_somebodys_and_stays(board: StoreBoard) -> None:
@@ -135,24 +176,28 @@ def test_a_run_that_is_killed_at_any_moment_is_completed_by_the_next(
         folder.mkdir()
         (folder / "docker-compose.yml").write_text("damaged")
         (folder / "mine").write_text("mine")
-    before = contents(folder)
+    inode = folder.stat().st_ino if there else None
+    whole = {name: stores.sha256(data) for name, data in MANY.items()}
     with watching([board.folder("")]) as watch:
-        # From the first file in the scratch folder to after the exchange.
+        # From the first file in the scratch folder to after the last one is in its place.
         for wanted in ("docker-compose.yml", "site/1/1", "site/30/990", None):
             run = board.begin(env=QUICK)
             seen = wait_for(staging / "new" / wanted if wanted else folder / "site/39/1199")
             os.kill(run.process.inner_pid or run.process.pid, signal.SIGKILL)
             assert run.end().exit_status == -signal.SIGKILL
             assert seen
-            found = contents(folder)
-            if "site/39/1199" not in found:
-                assert found == before  # whole or not at all
+            found = {name: each[2] for name, each in contents(folder).items()}
+            if not there and "site/39/1199" not in found:
+                assert found == {}  # whole or not at all
+            for name in whole.keys() & found.keys():
+                assert found[name] == whole[name], name
         board.start_well(env=QUICK)
-        assert set(watch.changed()) == {"shop"}
+        assert set(watch.changed()) <= {"shop"}
     assert board.obstacles(uri) == []
     assert board.compose_apps() == ["shop"]
     assert not board.left_in_staging()
     assert (folder / "mine").exists() is there
+    assert folder.stat().st_ino == inode or not there
 
 
 def wait_for(path: Path) -> bool:

@@ -3,14 +3,14 @@
 import fcntl
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import stores
-from engine.board import COMPOSE_APPS, QUICK, Start, assert_success
+from engine.board import COMPOSE_APPS, QUICK, Start, assert_success, limits
 from engine.restoring import StoreBoard, busybox, store_board
 from engine.watch import watching
 from stores import Builder, MadeImage, member
@@ -53,9 +53,9 @@ class Large:
         self.image = made.image
         self.app = board.put("large", {"web": self.image.reference})
 
-    def begin(self) -> Start:
+    def begin(self, env: Mapping[str, str] = QUICK) -> Start:
         """Begin a run, and return when it has begun to send the image."""
-        run = self.board.begin(env=QUICK)
+        run = self.board.begin(env=env)
         run.read_until("large: loading image")
         return run
 
@@ -125,6 +125,36 @@ def test_it_ends_even_if_dockerd_takes_no_more(large: Large) -> None:
     large.converges()
 
 
+def test_a_load_that_outlasts_the_run_is_told_and_not_begun_at_each_boot(large: Large) -> None:
+    board = large.board
+    board.shortlist("large")
+    short = QUICK | limits(run=2)
+    run = large.begin(short)
+    large.dockerd.send_signal(signal.SIGSTOP)
+    ended = run.end()
+    large.dockerd.send_signal(signal.SIGCONT)
+    assert ended.causes == {"large": "run-timeout"}
+    assert "s were left of the run, too short to load it" in ended.app("large")["message"]
+    assert ended.seconds < 5
+    again = board.start(env=short)
+    assert again.causes == {"large": "run-timeout"}
+    assert "so it is not begun" in again.app("large")["message"]
+    assert "large: loading" not in again.stderr
+    board.shortlist("large quick")
+    large.converges()  # with more time
+    assert "large: loading" not in board.start_well(env=short).stderr
+
+
+def test_a_store_of_dockerds_that_is_read_only_is_told_as_that(large: Large) -> None:
+    ingest = "/var/lib/containerd/io.containerd.content.v1.content/ingest"
+    large.board.shell(f"mount -t tmpfs -o ro tmpfs {ingest}")
+    run = large.board.start(env=QUICK)
+    assert run.causes == {"large": "read-only", "quick": None}
+    assert "read-only file system" in run.app("large")["message"]
+    large.board.shell(f"umount {ingest}")
+    large.converges()
+
+
 def test_a_run_that_is_killed_while_an_image_is_loaded_is_completed_by_the_next(
     large: Large,
 ) -> None:
@@ -158,7 +188,8 @@ def test_too_little_space_for_an_image_is_found_before_anything_is_sent(
     agent_tree: Tree, made: Made
 ) -> None:
     with store_board(agent_tree) as board:
-        board.shell("mount -t tmpfs -o size=64m,mode=0710 tmpfs /var/lib/docker")
+        # containerd.service's own folder, not docker's.
+        board.shell("mount -t tmpfs -o size=64m tmpfs /var/lib/containerd")
         large = Large(board, agent_tree, made)
         before = {each["Id"] for each in board.api.images()}
         run = board.start(env=QUICK)
@@ -166,9 +197,16 @@ def test_too_little_space_for_an_image_is_found_before_anything_is_sent(
         assert run.causes == {"large": "no-space", "quick": None}
         message = run.app("large")["message"]
         assert f"image {large.image.reference} needs 2" in message  # packed and unpacked
-        assert "MB in /var/lib/docker" in message
+        assert "MB in /var/lib/containerd, " in message
         assert {each["Id"] for each in board.api.images()} == before
         assert "large: loading" not in run.stderr
+        # And if it becomes too little meanwhile, dockerd's words are heard.
+        board.shell("mount -o remount,size=400m /var/lib/containerd")
+        began = large.begin()
+        board.shell("mount -o remount,size=150m /var/lib/containerd")
+        run = began.end()
+        assert run.causes == {"large": "no-space", "quick": None}
+        assert "no space left on device" in run.app("large")["message"]
 
 
 def test_on_overlay2_too_the_space_is_checked_before(
@@ -183,3 +221,11 @@ def test_on_overlay2_too_the_space_is_checked_before(
         assert run.exit_status == 1
         assert run.causes == {"large": "no-space"}
         assert run.record["state"] == "failed"
+        # What dockerd refuses before its HTTP 200.
+        board.shell(
+            "mount -o remount,size=1g /var/lib/docker;"
+            "mount -t tmpfs -o ro tmpfs /var/lib/docker/tmp"
+        )
+        run = board.start(env=QUICK)
+        assert run.causes == {"large": "read-only"}
+        board.shell("umount /var/lib/docker/tmp")

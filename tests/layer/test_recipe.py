@@ -83,11 +83,12 @@ def test_every_file_lands_in_a_package(
         f"/usr/bin/{NAME}": 0o755,
         f"/usr/lib/systemd/system/{NAME}.service": 0o644,
         f"/usr/lib/systemd/catalog/{NAME}.catalog": 0o644,
+        f"/usr/lib/tmpfiles.d/{NAME}.conf": 0o644,
         f"/usr/share/man/man8/{NAME}.8": 0o644,
         f"/usr/lib/systemd/system-generators/{NAME}-offline-docker": 0o755,
     }
     # The unit is systemd.bbclass's to package, program and man page bitbake.conf's.
-    assert got[files[0]].split() == ["/usr/lib/systemd/catalog"]
+    assert got[files[0]].split() == ["/usr/lib/systemd/catalog", "/usr/lib/tmpfiles.d"]
     assert got[files[1]].split() == ["/usr/lib/systemd/system-generators"]
 
 

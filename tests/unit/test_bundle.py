@@ -1,13 +1,16 @@
-"""Putting an app's folder back: whole or not at all, and nothing outside of it."""
+"""Putting back what is damaged of an app's folder: nothing else in it, and nothing outside."""
 
+import errno
+import gzip
 import os
 import shutil
 import stat
 import tarfile
-import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from compose_apps_early_start import bundle
@@ -39,9 +42,9 @@ class Device:
     def differences(self) -> tuple[str, ...]:
         return bundle.differences(self.folder, self.hashes())
 
-    def restore(self) -> None:
+    def restore(self) -> tuple[str, ...]:
         (version,) = self.store.versions()["shop"]
-        bundle.restore(self.store, version, self.hashes(), self.folder, self.staging)
+        return bundle.restore(self.store, version, self.hashes(), self.folder, self.staging)
 
     def stored(self, content: dict[str, bytes], *, indexed: bool = True) -> None:
         self.builder.app_of_files("shop", content, indexed=indexed)
@@ -87,11 +90,6 @@ def damage_nothing(_: Path) -> None:
     pass
 
 
-def put_a_file_in_the_place_of_a_folder(top: Path) -> None:
-    shutil.rmtree(top / "site")
-    (top / "site").touch()
-
-
 def put_a_link_in_the_place_of_a_file(top: Path) -> None:
     (top / "docker-compose.yml").rename(top / "other")
     (top / "docker-compose.yml").symlink_to("other")
@@ -120,11 +118,6 @@ def put_a_link_in_the_place_of_a_file(top: Path) -> None:
             lambda top: shutil.rmtree(top / "site"), ["site/index.html"], id="a folder is missing"
         ),
         pytest.param(
-            put_a_file_in_the_place_of_a_folder,
-            ["site/index.html"],
-            id="a file in the place of a folder",
-        ),
-        pytest.param(
             put_a_link_in_the_place_of_a_file,
             ["docker-compose.yml"],
             id="a link to the right file",
@@ -138,7 +131,7 @@ def test_what_differs_from_the_index_is_found_and_put_back(
     shop.restore()
     change(shop.folder)
     assert list(shop.differences()) == damaged
-    shop.restore()
+    assert list(shop.restore()) == damaged
     assert shop.differences() == ()
     assert content(shop.folder).items() >= CONTENT.items()
 
@@ -208,14 +201,11 @@ def test_modes_are_those_of_the_bundle_without_set_user_id_and_set_group_id(
     }
 
 
-def test_owners_are_those_of_the_bundle_where_that_is_allowed(
+def test_everything_belongs_to_who_puts_it_back_as_when_composectl_does(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given_to: dict[str, tuple[int, int, bool]] = {}
-
-    def chown(path: Path, owner: int, group: int, *, follow_symlinks: bool) -> None:
-        given_to[path.name] = (owner, group, follow_symlinks)
-        raise PermissionError(1, "Operation not permitted")
+    def chown(*_: object, **__: object) -> None:
+        pytest.fail("given away")
 
     monkeypatch.setattr(os, "chown", chown)
     device.members(
@@ -223,7 +213,8 @@ def test_owners_are_those_of_the_bundle_where_that_is_allowed(
         member("link", type=tarfile.SYMTYPE, linkname="docker-compose.yml", uid=7, gid=8),
     )
     device.restore()
-    assert given_to == {"docker-compose.yml": (1000, 2000, False), "link": (7, 8, False)}
+    for path in (device.folder, *device.folder.rglob("*")):
+        assert (path.lstat().st_uid, path.lstat().st_gid) == (os.geteuid(), os.getegid())
     assert device.differences() == ()
 
 
@@ -248,24 +239,201 @@ def test_an_archive_of_dot_is_as_good(device: Device) -> None:
     assert stat.S_IMODE(device.folder.stat().st_mode) == 0o750
 
 
-def test_files_of_the_user_are_kept_as_the_very_same_files(shop: Device) -> None:
+# What is damaged in a folder that is there
+
+
+def inodes(folder: Path) -> dict[str, tuple[int, int, int, int]]:
+    """Every path in `folder` with inode, mode, owner and group."""
+    return {
+        str(path.relative_to(folder)): (found.st_ino, found.st_mode, found.st_uid, found.st_gid)
+        for path in (folder, *folder.rglob("*"))
+        for found in (path.lstat(),)
+    }
+
+
+def test_only_what_is_damaged_is_replaced(shop: Device) -> None:
     shop.restore()
     (shop.folder / ".env").write_text("KEY=1\n")
     (shop.folder / "data/db").mkdir(parents=True)
-    (shop.folder / "data").chmod(0o1770)
+    (shop.folder / "data").chmod(0o2770)
+    os.chown(shop.folder / "data", 999, 998)
     (shop.folder / "data/db/rows").write_text("precious")
     (shop.folder / "site/mine.html").write_text("mine")
     (shop.folder / "link").symlink_to("/etc/hostname")
     (shop.folder / "links").symlink_to("data")
     os.mkfifo(shop.folder / "pipe")
     shop.folder.joinpath("site/index.html").write_text("damaged")
-    names = (".env", "data/db/rows", "site/mine.html", "link", "links", "pipe")
-    before = {name: (shop.folder / name).lstat().st_ino for name in names}
-    shop.restore()
-    assert {name: (shop.folder / name).lstat().st_ino for name in names} == before
+    before = inodes(shop.folder)
+    assert shop.restore() == ("site/index.html",)
+    after = inodes(shop.folder)
+    assert after.keys() == before.keys()
+    assert {name for name in before if after[name] != before[name]} == {"site/index.html"}
     assert (shop.folder / "data/db/rows").read_text() == "precious"
-    assert stat.S_IMODE((shop.folder / "data").stat().st_mode) == 0o1770
     assert (shop.folder / "site/index.html").read_bytes() == PAGE
+
+
+def test_what_a_container_writes_meanwhile_is_kept(
+    shop: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.restore()
+    (shop.folder / "site/index.html").write_text("damaged")
+    written = shop.folder / "site/written"
+    with monkeypatch.context() as patched, written.open("w") as stream:
+        look_at_each_call(lambda: print("x", file=stream, flush=True), patched)
+        shop.restore()
+    assert len(written.read_text().splitlines()) > 10
+
+
+def test_a_file_that_goes_meanwhile_is_not_replaced_by_an_empty_one(
+    shop: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.restore()
+    (shop.folder / "docker-compose.yml").write_text("damaged")
+    real = os.rename
+
+    def rename(source: object, target: object, **places: int) -> None:
+        (shop.folder / "site/index.html").unlink()
+        real(str(source), str(target), **places)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", rename)
+        shop.restore()
+    assert content(shop.folder) == {"docker-compose.yml": COMPOSE_FILE}
+    shop.restore()
+    assert content(shop.folder) == CONTENT
+
+
+def test_a_huge_file_in_the_place_of_one_is_not_read_to_its_end(shop: Device) -> None:
+    shop.restore()
+    os.truncate(shop.folder / "site/index.html", 1 << 42)
+    assert shop.restore() == ("site/index.html",)
+    assert (shop.folder / "site/index.html").read_bytes() == PAGE
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["renamed", "copied"])
+@pytest.mark.parametrize(("owner", "group"), [(0, 0), (999, 998), (0, 998)])
+def test_a_file_keeps_the_owner_and_mode_of_the_one_that_it_replaces(
+    shop: Device, monkeypatch: pytest.MonkeyPatch, owner: int, group: int, elsewhere: bool
+) -> None:
+    shop.restore()
+    page = shop.folder / "site/index.html"
+    page.write_bytes(b"damaged, and longer than the page")
+    os.chown(page, owner, group)
+    page.chmod(0o640)
+    # The unit's root may not.
+    monkeypatch.setattr(os, "chown", fail_with(errno.EPERM))
+    monkeypatch.setattr(os, "fchown", fail_with(errno.EPERM))
+    if elsewhere:
+        refuse_renames_out_of(shop.staging, monkeypatch)
+    shop.restore()
+    found = page.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (owner, group, 0o640)
+    assert page.read_bytes() == PAGE
+
+
+def test_a_file_of_somebody_elses_that_is_being_replaced_is_left_to_them(
+    shop: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.restore()
+    page = shop.folder / "site/index.html"
+    page.write_text("damaged")
+    os.chown(page, 999, 998)
+    theirs = shop.folder / "site/theirs"
+    theirs.write_text("theirs")
+    real = os.open
+
+    def replaced(path: object, *arguments: Any, **places: Any) -> int:
+        if path == "index.html":
+            theirs.replace(page)
+        return real(str(path), *arguments, **places)
+
+    monkeypatch.setattr(os, "open", replaced)
+    with pytest.raises(OSError, match="somebody else replaces the file"):
+        shop.restore()
+    monkeypatch.undo()
+    assert page.read_text() == "theirs"
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["renamed", "copied"])
+def test_what_is_missing_comes_as_it_is_in_the_bundle(
+    device: Device, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    device.members(
+        member("docker-compose.yml", COMPOSE_FILE),
+        member("run", b"#!/bin/sh\n", mode=0o4750, uid=7),
+        member("etc", type=tarfile.DIRTYPE, mode=0o700),
+        member("etc/deep/file", b"x", mode=0o600),
+        member("etc/link", type=tarfile.SYMTYPE, linkname="deep"),
+    )
+    device.restore()
+    before = {name: each[1:] for name, each in inodes(device.folder).items()}
+    assert stat.S_IMODE(before["run"][0]) == 0o750
+    shutil.rmtree(device.folder / "etc")
+    (device.folder / "run").unlink()
+    if elsewhere:
+        refuse_renames_out_of(device.staging, monkeypatch)
+    assert device.restore() == ("run", "etc/deep/file")
+    assert {name: each[1:] for name, each in inodes(device.folder).items()} == before
+
+
+def refuse_renames_out_of(staging: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the app's folder, or one inside of it, is a mount."""
+    real = os.rename
+
+    def rename(source: object, target: object, **places: int) -> None:
+        if str(source).startswith(str(staging)):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
+        real(str(source), str(target), **places)
+
+    monkeypatch.setattr(os, "rename", rename)
+
+
+def test_a_folder_that_cannot_be_renamed_into_its_place_is_filled(
+    shop: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_renames_out_of(shop.staging, monkeypatch)
+    shop.restore()
+    assert content(shop.folder) == CONTENT
+    assert stat.S_IMODE(shop.folder.stat().st_mode) == 0o755
+
+
+def test_a_file_written_beside_goes_if_that_fails_and_what_was_left_does_no_harm(
+    shop: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.restore()
+    (shop.folder / "site/index.html").write_text("damaged")
+    (shop.folder / "site" / bundle.BESIDE).symlink_to("/etc/hostname")  # of a run that was killed
+    before = {**CONTENT, "site/index.html": b"damaged"}
+    with monkeypatch.context() as patched:
+        refuse_renames_out_of(shop.staging, patched)
+        patched.setattr(os, "fchmod", fail_with(errno.EIO))
+        with pytest.raises(OSError, match="Input/output error") as raised:
+            shop.restore()
+    assert raised.value.filename == str(shop.folder / "site/index.html")
+    assert content(shop.folder) == before
+    assert not os.path.lexists(shop.folder / "site" / bundle.BESIDE)
+    shop.restore()
+    assert content(shop.folder) == CONTENT
+
+
+def fail_with(number: int) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize("lead", ["/etc", "elsewhere"])
+def test_no_link_in_the_folder_is_followed(shop: Device, lead: str) -> None:
+    shop.restore()
+    shutil.rmtree(shop.folder / "site")
+    (shop.folder.parents[1] / "elsewhere").mkdir()
+    (shop.folder / "site").symlink_to(shop.folder.parents[1] / lead)
+    before = everything(shop.folder.parents[1])
+    with pytest.raises(OSError, match="in the place of a folder; move it away") as raised:
+        shop.restore()
+    assert raised.value.filename == str(shop.folder / "site")
+    assert_untouched(shop, before)
 
 
 # Bundles that are refused
@@ -307,6 +475,7 @@ def link(name: str, to: str) -> tuple[tarfile.TarInfo, bytes]:
         pytest.param([member("a", type=tarfile.BLKTYPE, devmajor=8)],
                      "neither file, folder nor", id="a block device"),
         pytest.param([member("a", type=tarfile.FIFOTYPE)], "neither file, folder nor", id="a pipe"),
+        pytest.param([member("a", b"x"), member("./a", b"y")], "is in it twice", id="twice"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("there", [True, False], ids=["over a folder", "without a folder"])
@@ -380,6 +549,97 @@ def test_whatever_is_in_a_bundle_nothing_outside_the_folder_is_touched(
         assert Path(os.path.realpath(path)).is_relative_to(top)
 
 
+def header(kind: bytes, size: int, **fields: bytes) -> bytes:
+    """A member's header as no library writes it: `fields` are raw, by the place where they go."""
+    made = tarfile.TarInfo("x")
+    made.type, made.size = kind, size
+    raw = bytearray(made.tobuf(tarfile.GNU_FORMAT))
+    for place, data in fields.items():
+        raw[int(place[1:]) : int(place[1:]) + len(data)] = data
+    raw[148:156] = b" " * 8
+    raw[148:156] = b"%06o\0 " % sum(raw)
+    return bytes(raw)
+
+
+def pax(**headers: str) -> bytes:
+    made = tarfile.TarInfo("x")
+    made.pax_headers = {key.replace("_", "."): value for key, value in headers.items()}
+    return made.tobuf(tarfile.PAX_FORMAT)
+
+
+EXTENDED = header(b"x", 11) + b"11 path=xy\n".ljust(512, b"\0")
+HUGE = b"%011o\0" % (8**11 - 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        pytest.param(header(b"S", 0, _483=HUGE), "'x' is a sparse file", id="sparse"),
+        pytest.param(
+            pax(GNU_sparse_size=str(1 << 40), GNU_sparse_map="0,1"),
+            "a sparse file",
+            id="pax sparse",
+        ),
+        pytest.param(header(b"0", 8**11 - 1), "it has more than 256 MiB", id="a huge file"),
+        pytest.param(header(b"0", 0, _124=b"\xff" * 12), "", id="a negative size"),
+        pytest.param(
+            header(b"0", 0) + header(b"0", 0, _124=b"\x80" + b"\xff" * 11),
+            "",
+            id="beyond all sizes",
+        ),
+        pytest.param(
+            header(b"L", 1 << 30) + bytes(4 << 20), "a header in it is larger", id="a long name"
+        ),
+        pytest.param(
+            header(b"x", 1 << 30) + bytes(4 << 20), "a header in it is larger", id="a long header"
+        ),
+        pytest.param(EXTENDED * 20_000, "", id="headers of headers"),
+        pytest.param(pax(GNU_sparse_size="x", GNU_sparse_map="x"), "is no tar archive", id="words"),
+        pytest.param(header(b"0", 0) * 20_001, "more than 20000 files", id="many files"),
+    ],
+)
+def test_a_bundle_that_is_made_to_exhaust_its_reader_is_refused_at_once(
+    device: Device, data: bytes, words: str
+) -> None:
+    device.builder.app("shop", gzip.compress(data, 1), None)
+    began = time.process_time()
+    with pytest.raises(StoreError, match="the bundle of app 'shop': ") as raised:
+        device.hashes()
+    assert words in str(raised.value)
+    device.builder.app("other", gzip.compress(data, 1), {"docker-compose.yml": "0" * 64})
+    (version,) = device.store.versions()["other"]
+    with pytest.raises(StoreError, match="the bundle of app 'other': "):
+        bundle.restore(device.store, version, {"x": "0" * 64}, device.folder, device.staging)
+    assert not device.folder.exists()
+    assert time.process_time() - began < 5.0  # one sparse member kept a core busy for 17 minutes
+
+
+def test_a_huge_compose_file_is_not_read_into_memory(device: Device) -> None:
+    device.stored({"docker-compose.yml": bytes(5 << 20)})
+    (version,) = device.store.versions()["shop"]
+    manifest = device.store.manifest(version)
+    with pytest.raises(StoreError, match=r"docker-compose\.yml in it has 5242880 bytes"):
+        bundle.compose_file(device.store, version, manifest, "docker-compose.yml")
+
+
+def test_a_bundle_without_compression_is_as_good(device: Device) -> None:
+    hashes = {name: sha256(data) for name, data in CONTENT.items()}
+    device.builder.app("shop", tar(member(name, data) for name, data in CONTENT.items()), hashes)
+    device.restore()
+    assert content(device.folder) == CONTENT
+
+
+def test_an_index_that_is_not_in_the_store_is_made_from_the_bundle(shop: Device) -> None:
+    (version,) = shop.store.versions()["shop"]
+    manifest = shop.store.manifest(version)
+    assert manifest.index
+    (shop.store.blobs / manifest.index).unlink()
+    assert shop.hashes() == {name: sha256(data) for name, data in CONTENT.items()}
+    (shop.store.blobs / manifest.index).write_bytes(b"damaged")
+    with pytest.raises(StoreError, match=f"the bundle index .* blob {manifest.index} is damaged"):
+        shop.hashes()
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -421,68 +681,32 @@ def test_a_bundle_that_is_not_as_its_index_says_is_refused(
 # Whole or not at all
 
 
-def test_a_folder_is_put_back_by_exchange_and_the_old_one_is_whole_until_then(
-    shop: Device,
-) -> None:
-    shop.restore()
-    broken = shop.folder / "site/index.html"
-    looked = threading.Event()
-    over = threading.Event()
-    seen: list[dict[str, bytes]] = []
-    strange: list[str] = []
-
-    def look() -> None:
-        while not over.is_set():
-            # The folder as it is at one moment, whatever name it has afterwards.
-            descriptor = os.open(shop.folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                fixed = Path(f"/proc/self/fd/{descriptor}")
-                names = sorted(os.listdir(descriptor))  # noqa: PTH208
-                if names == ["docker-compose.yml", "site"]:
-                    seen.append({"docker-compose.yml": (fixed / names[0]).read_bytes()})
-            except FileNotFoundError:
-                pass  # the old one is being removed, out of sight
-            finally:
-                os.close(descriptor)
-            strange.extend(set(os.listdir(shop.folder.parent)) - {"shop"})  # noqa: PTH208
-            looked.set()
-
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        for _ in range(50):
-            broken.write_bytes(b"damaged")
-            looked.clear()
-            shop.restore()
-            looked.wait()
-    finally:
-        over.set()
-        watcher.join()
-    assert strange == []
-    assert len(seen) > 10
-    assert {each["docker-compose.yml"] for each in seen} == {COMPOSE_FILE}
-
-
-def test_there_is_no_moment_without_the_folder_and_none_with_half_of_it(
+def test_there_is_no_moment_with_half_a_folder_or_half_a_file(
     shop: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever call is the last one before a power cut."""
-    shop.restore()
-    for name in CONTENT:
-        (shop.folder / name).write_bytes(b"old")
-    (shop.folder / "mine").write_bytes(b"mine")
     states: list[dict[str, bytes]] = []
-
     with monkeypatch.context() as patched:
         look_at_each_call(lambda: states.append(content(shop.folder)), patched)
         shop.restore()
-    old = dict.fromkeys(CONTENT, b"old") | {"mine": b"mine"}
-    new = CONTENT | {"mine": b"mine"}
     assert len(states) > 20
-    assert states[0] == old
-    assert states[-1] == new
-    assert states == sorted(states, key=lambda each: each == new)
-    assert all(each in (old, new) for each in states)
+    assert all(each in ({}, CONTENT) for each in states)
+    assert {} in states
+    assert CONTENT in states
+
+    for name in CONTENT:
+        (shop.folder / name).write_bytes(b"old")
+    (shop.folder / "mine").write_bytes(b"mine")
+    states.clear()
+    with monkeypatch.context() as patched:
+        look_at_each_call(lambda: states.append(content(shop.folder)), patched)
+        shop.restore()
+    assert len(states) > 20
+    assert all(each["mine"] == b"mine" for each in states)
+    for name, data in CONTENT.items():
+        seen = [each[name] for each in states]
+        assert set(seen) == {b"old", data}
+        assert seen == [b"old"] * seen.count(b"old") + [data] * seen.count(data)
 
 
 def look_at_each_call(look: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -519,7 +743,7 @@ def test_what_a_killed_run_left_is_removed(shop: Device) -> None:
     assert not shop.staging.exists()
 
 
-def test_everything_is_on_the_disk_before_it_is_exchanged(
+def test_everything_is_on_the_disk_before_it_comes_into_its_place(
     shop: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced: list[str] = []
@@ -533,34 +757,79 @@ def test_everything_is_on_the_disk_before_it_is_exchanged(
     new = ".staging/new"
     assert synced[-1] == "compose-apps"
     assert set(synced[:-1]) == {new, f"{new}/site", *(f"{new}/{name}" for name in CONTENT)}
+    synced.clear()
+    (shop.folder / "site/index.html").write_bytes(b"damaged")
+    shop.restore()
+    assert synced == [f"{new}/site/index.html", "compose-apps/shop/site"]
 
 
-@pytest.mark.parametrize("call", ["mkdir", "fsync", "link", "renameat2"])
-def test_after_any_error_the_folder_is_as_it_was(
-    shop: Device, monkeypatch: pytest.MonkeyPatch, call: str
+@pytest.mark.parametrize("call", ["mkdir", "chmod", "fsync", "rename"])
+@pytest.mark.parametrize("there", [True, False], ids=["over a folder", "without a folder"])
+def test_after_an_error_there_is_what_there_was(
+    shop: Device, monkeypatch: pytest.MonkeyPatch, call: str, there: bool
+) -> None:
+    shop.folder.parent.mkdir()
+    if there:
+        shop.restore()
+        (shop.folder / "site/index.html").write_bytes(b"damaged")
+        (shop.folder / "mine").touch()
+    before = everything(shop.folder.parents[1])
+    with monkeypatch.context() as patched:
+        patched.setattr(os, call, fail_with(errno.EIO))
+        with pytest.raises(OSError, match="Input/output error"):
+            shop.restore()
+    assert_untouched(shop, before)
+
+
+def full(**changes: int) -> Callable[[object], SimpleNamespace]:
+    """A statvfs of a disk that is full as far as `changes` do not say otherwise."""
+    found = {"f_frsize": 4096, "f_bavail": 1000, "f_files": 1000, "f_favail": 1000} | changes
+    return lambda _: SimpleNamespace(**found)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ({}, "No space left on device|Disk quota exceeded"),
+        ({"f_favail": 0}, "no inodes are left"),
+        ({"f_favail": 0, "f_files": 0}, "No space left on device|Disk quota exceeded"),
+    ],
+    ids=["bytes", "inodes", "a file system without a table of inodes"],
+)
+def test_a_disk_that_is_full_in_the_middle_is_told_as_such(
+    shop: Device, monkeypatch: pytest.MonkeyPatch, number: int, found: dict[str, int], words: str
 ) -> None:
     shop.restore()
     (shop.folder / "site/index.html").write_bytes(b"damaged")
-    (shop.folder / "mine").touch()
-    before = everything(shop.folder.parents[1])
-    calls = 0
+    with monkeypatch.context() as patched:
+        refuse_renames_out_of(shop.staging, patched)
+        patched.setattr(shutil, "copyfileobj", fail_after(1, shutil.copyfileobj, number))
+        answers = iter([full(), full(**found)])
+        patched.setattr(os, "statvfs", lambda place: next(answers)(place))
+        with pytest.raises(SpaceError, match=words) as raised:
+            shop.restore()
+    assert str(shop.folder / "site/index.html") in str(raised.value)
 
-    def fail(*_: object, **__: object) -> None:
+
+def fail_after(calls: int, real: Callable[..., object], number: int) -> Callable[..., object]:
+    def call(*arguments: object) -> object:
         nonlocal calls
-        calls += 1
-        raise OSError(28, "No space left on device", "file")
+        calls -= 1
+        if calls < 0:
+            raise OSError(number, os.strerror(number))
+        return real(*arguments)
 
-    if call == "renameat2":
-        monkeypatch.setattr("ctypes.CDLL", lambda *_, **__: SimpleNamespace(renameat2=lambda *_: 1))
-        monkeypatch.setattr("ctypes.get_errno", lambda: 18)
-        with pytest.raises(OSError, match="Invalid cross-device link"):
-            shop.restore()
-    else:
-        monkeypatch.setattr(os, call, fail)
-        with pytest.raises(OSError, match="No space left"):
-            shop.restore()
-        assert calls
-    assert_untouched(shop, before)
+    return call
+
+
+def test_inodes_are_counted_before_anything_is_written(
+    shop: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", full(f_favail=1))
+    with pytest.raises(SpaceError, match="needs 2 inodes, 1 are free"):
+        shop.restore()
+    assert not shop.folder.exists()
 
 
 def test_space_is_checked_before_anything_is_written(
@@ -568,7 +837,7 @@ def test_space_is_checked_before_anything_is_written(
 ) -> None:
     device.stored({"docker-compose.yml": COMPOSE_FILE, "large": bytes(100_000)})
     written: list[object] = []
-    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_frsize=4096, f_bavail=26))
+    monkeypatch.setattr(os, "statvfs", full(f_bavail=26))
     monkeypatch.setattr("shutil.copyfileobj", lambda *_: written.append(_))
     with pytest.raises(SpaceError, match="needs 114688 bytes, 106496 are free"):
         device.restore()
@@ -592,6 +861,28 @@ def test_a_folder_in_the_place_of_a_file_is_somebodys_and_stays(shop: Device, na
     (shop.folder / name).mkdir()
     (shop.folder / name / "precious").write_text("mine")
     before = everything(shop.folder.parents[1])
-    with pytest.raises(StoreError, match="move it away"):
+    with pytest.raises(IsADirectoryError, match="in the place of a file; move it away") as raised:
+        shop.restore()
+    assert raised.value.filename == str(shop.folder / name)
+    assert_untouched(shop, before)
+
+
+def test_a_file_in_the_place_of_a_folder_is_somebodys_and_stays(shop: Device) -> None:
+    shop.restore()
+    shutil.rmtree(shop.folder / "site")
+    (shop.folder / "site").write_text("mine")
+    before = everything(shop.folder.parents[1])
+    with pytest.raises(NotADirectoryError, match="in the place of a folder; move it away"):
         shop.restore()
     assert_untouched(shop, before)
+
+
+@pytest.mark.parametrize("to", ["elsewhere", "nowhere"])
+def test_a_link_in_the_place_of_the_scratch_folder_is_not_followed(shop: Device, to: str) -> None:
+    (shop.staging.parent / "elsewhere").mkdir()
+    (shop.staging.parent / "elsewhere/precious").touch()
+    shop.staging.symlink_to(to)
+    for call in (shop.restore, lambda: bundle.clean(shop.staging)):
+        with pytest.raises(NotADirectoryError, match="the agent's scratch folder; remove it"):
+            call()
+    assert (shop.staging.parent / "elsewhere/precious").exists()

@@ -216,21 +216,26 @@ def test_only_containers_of_compose_projects_are_asked_for(folder: str | None, l
     assert client.filters == [{"label": label}]
 
 
+MISNAMED = "hub.example.test/web@sha256:" + "b" * 64
+"""A name that points to another image, as composectl leaves it in a containerd store."""
+
+
 def test_state_is_the_images_that_resolve_and_all_containers() -> None:
     client = Client(inspected())
     client.listed = [
         {"RepoDigests": [IMAGE], "RepoTags": None},
         {"RepoDigests": None, "RepoTags": ["hub.example.test/db:1", "<none>:<none>"]},
+        {"RepoDigests": None, "RepoTags": [MISNAMED]},
     ]
     client.resolved = {"busybox"}
-    wanted = [IMAGE, "hub.example.test/db:1", "busybox", "absent", "NO-REFERENCE"]
+    wanted = [IMAGE, "hub.example.test/db:1", "busybox", "absent", "NO-REFERENCE", MISNAMED]
     state = engine(client).state(wanted)
     assert state == State(
         images=frozenset({IMAGE, "hub.example.test/db:1", "busybox"}),
         containers=engine(client).containers(),
     )
-    # Those in the list are not asked for once more.
-    assert client.inspected == ["busybox", "absent", "NO-REFERENCE"]
+    # Those in the list are not asked for once more; a digest among the tags is no digest.
+    assert client.inspected == ["busybox", "absent", "NO-REFERENCE", MISNAMED]
 
 
 @pytest.mark.parametrize(
@@ -388,6 +393,12 @@ def test_what_an_archive_raises_comes_through(loading: Client) -> None:
 
     with pytest.raises(StoreError, match="blob is damaged"):
         engine(loading).load(broken(), 7.0)
+
+
+def test_a_load_that_dockerd_refuses_at_once_is_no_loss_of_dockerd(loading: Client) -> None:
+    words = "mkdir /var/lib/docker/tmp/docker-import-1: read-only file system"
+    loading.error = docker.errors.APIError("500 Server Error", explanation=words)
+    assert engine(loading).load(iter([b"one"]), 7.0) == words
 
 
 def test_a_dockerd_that_ends_during_a_load_is_an_engine_error(loading: Client) -> None:

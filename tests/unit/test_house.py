@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 AGENT = ROOT / "agent/compose_apps_early_start"
 UNIT = ROOT / "systemd/compose-apps-early-start.service"
 CATALOG = ROOT / "systemd/compose-apps-early-start.catalog"
+TMPFILES = ROOT / "systemd/compose-apps-early-start.conf"
 MAN_PAGE = ROOT / "docs/compose-apps-early-start.8"
 
 REGISTRATION_FILES = ("/var/sota/sql.db", "/var/sota/client.pem", "/var/sota/sota.toml")
@@ -219,6 +220,26 @@ def test_systemd_reads_the_catalog(tmp_path: Path) -> None:
         assert f"{kind.message_id} compose-apps-early-start: " in listed
 
 
+def test_a_scratch_folder_that_a_power_cut_left_goes_at_the_next_boot(tmp_path: Path) -> None:
+    """At boot only: a run that is at work has one."""
+    scratch = tmp_path / str(Settings().staging).lstrip("/")
+    (scratch / "new/site").mkdir(parents=True)
+    (scratch / "new/site/index.html").touch()
+    app = scratch.parent / "compose-apps/shop/docker-compose.yml"
+    app.parent.mkdir(parents=True)
+    app.touch()
+    conf = tmp_path / "usr/lib/tmpfiles.d" / TMPFILES.name
+    conf.parent.mkdir(parents=True)
+    shutil.copy(TMPFILES, conf)
+    said = output("systemd-tmpfiles", f"--root={tmp_path}", "--remove", TMPFILES.name)
+    assert said == ""
+    assert (scratch / "new/site/index.html").exists()
+    said = output("systemd-tmpfiles", f"--root={tmp_path}", "--boot", "--remove", TMPFILES.name)
+    assert said == ""
+    assert [each.name for each in scratch.parent.iterdir()] == ["compose-apps"]
+    assert app.exists()
+
+
 # The man page
 
 
@@ -266,7 +287,7 @@ def test_the_man_page_has_every_path(man_page: str) -> None:
     settings = Settings()
     paths = [getattr(settings, name) for name, kind in vars(Settings).items() if is_path(kind)]
     flat = [str(each) for some in paths for each in (some if isinstance(some, tuple) else [some])]
-    assert len(flat) == 13
+    assert len(flat) == 14
     section = man_page.split("\nFILES")[1].split("\nEXIT STATUS")[0]
     assert [each for each in flat if each not in section] == []
     assert KILL_SWITCH_FILE in section

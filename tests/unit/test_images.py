@@ -2,9 +2,12 @@
 
 import io
 import json
+import os
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,12 +17,12 @@ from compose_apps_early_start.cause import NOT_TRIED, Cause, Failure
 from compose_apps_early_start.container import Storage
 from compose_apps_early_start.engine import Engine
 from compose_apps_early_start.errors import EngineError
-from compose_apps_early_start.images import Loader, in_place, oci_layout, space_needed
+from compose_apps_early_start.images import Loader, TooSlow, in_place, oci_layout, space_needed
 from compose_apps_early_start.report import Event, Kind, Report
+from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.store import Image, Store, StoreError
 from stores import DOCKER, OCI, Builder, MadeImage, Types, composectls, member, sha256, tar
 
-FOREVER = float("inf")
 LARGE = tar([member("data", bytes(range(256)) * 10_000)])
 SMALL = tar([member("bin/sh", b"program")])
 
@@ -86,7 +89,7 @@ def test_the_layout_has_every_blob_and_the_root_under_its_own_digest(
                 "digest": f"sha256:{root}",
                 "size": stored.blob(root).stat().st_size,
                 "annotations": {
-                    "io.containerd.image.name": f"hub.example.test/factory/web:{root[:7]}"
+                    "io.containerd.image.name": f"hub.example.test/factory/web@sha256:{root}"
                 },
             }
         ],
@@ -184,6 +187,23 @@ def test_what_lmps_dockerd_reads_is_a_manifest_that_leads_to_the_blobs(
     assert stored.made.reference in tags
 
 
+def test_without_the_index_an_image_has_its_name_in_overlay2_only(tmp_path: Path) -> None:
+    """Of a store that skopeo made: the index lies beside the uri as another document."""
+    stored = Stored(tmp_path, types=DOCKER, platforms=("amd64",))
+    image = replace(stored.image, documents=stored.image.documents[1:], has_root=False)
+    (manifest,) = json.loads(
+        members(b"".join(in_place(stored.store, image, stored.version)))["manifest.json"]
+    )
+    assert image.reference in manifest["RepoTags"]
+    assert Loading(stored, containerd=False).load(image=image) is None
+    loading = Loading(stored)
+    failure = loading.load(image=image)
+    assert failure
+    assert failure.cause is Cause.STORE_DAMAGED
+    assert "not the index that its digest names" in failure.message
+    assert loading.engine.loads == []
+
+
 def test_what_is_read_in_place_has_the_paths_of_a_device(tmp_path: Path) -> None:
     top = composectls(tmp_path)
     store = Store(top)
@@ -265,11 +285,20 @@ class Loading:
         self.stored = stored
         self.engine = FakeEngine(stored.store.folder, containerd=containerd)
         self.events: list[Event] = []
-        self.loader = Loader(self.engine, stored.store, Report([self.events.append]))
+        self.seconds = 1000.0
+        self.settings = Settings(root=stored.store.folder)
+        self.again()
+
+    def again(self) -> None:
+        """The next run."""
+        self.loader = Loader(
+            self.settings, self.engine, self.stored.store, Report([self.events.append])
+        )
 
     def load(self, app: str = "shop", image: Image | None = None) -> Failure | None:
         stored = self.stored
-        return self.loader.load(image or stored.image, app, stored.version, FOREVER)
+        deadline = time.monotonic() + self.seconds
+        return self.loader.load(image or stored.image, app, stored.version, deadline)
 
 
 @pytest.fixture
@@ -422,11 +451,11 @@ def test_space_is_checked_before_anything_is_sent(
 
     def statvfs(folder: Path) -> SimpleNamespace:
         asked.append(folder)
-        return SimpleNamespace(f_bavail=needed - lacks, f_frsize=1)
+        return SimpleNamespace(f_bavail=needed - lacks, f_frsize=1, f_files=0, f_favail=0)
 
     monkeypatch.setattr("os.statvfs", statvfs)
     failure = loading.load()
-    assert asked == [stored.store.folder]
+    assert set(asked) == {stored.store.folder}
     if lacks:
         assert failure == Failure(
             Cause.NO_SPACE,
@@ -469,9 +498,9 @@ def test_dockerd_may_be_silent_until_the_end_of_the_run(
     loading: Loading, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.monotonic", lambda: 100.0)
-    stored = loading.stored
-    loading.loader.load(stored.image, "shop", stored.version, 160.0)
-    assert loading.engine.seconds == [60.0]
+    loading.seconds = 60.0
+    assert loading.load() is None
+    assert loading.engine.seconds == [60.0 + images.GRACE_SECONDS]
 
 
 def test_an_end_of_the_run_does_not_wait_until_dockerd_has_unpacked(loading: Loading) -> None:
@@ -486,6 +515,156 @@ def test_an_end_of_the_run_does_not_wait_until_dockerd_has_unpacked(loading: Loa
     loading.engine.load = unpack  # type: ignore[method-assign]
     assert loading.load() == NOT_TRIED
     unpacked.set()
+
+
+def hang(loading: Loading, *, until_sent: bool) -> None:
+    """Have dockerd take nothing, or all and then unpack for ever."""
+
+    def load(archive: Iterator[bytes], seconds: float) -> str | None:
+        loading.engine.seconds.append(seconds)
+        for _chunk in archive if until_sent else ():
+            pass
+        threading.Event().wait()
+        return None
+
+    loading.engine.load = load  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("until_sent", [True, False], ids=["unpacks", "takes nothing"])
+def test_a_load_ends_with_the_run_and_is_told_as_that(loading: Loading, until_sent: bool) -> None:
+    hang(loading, until_sent=until_sent)
+    other = Builder(loading.stored.store.folder).image("factory/other", [SMALL])
+    loading.seconds = 0.05
+    failure = loading.load()
+    assert failure
+    assert failure.cause is Cause.RUN_TIMEOUT
+    size = f"{loading.stored.image.size / 1e6:.1f} MB"
+    assert failure.message == (
+        f"image {loading.stored.made.reference}: 0 s were left of the run, too short to load it "
+        f"({size if until_sent else '0.0 MB'} of {size} sent)"
+    )
+    # Nothing more is begun.
+    image = loading.stored.store.image(other.reference, loading.stored.version, None)
+    assert loading.load(image=image) == Failure(
+        Cause.RUN_TIMEOUT, f"image {other.reference}: the time of the run was up before its turn"
+    )
+    assert len(loading.engine.seconds) == 1
+
+
+def test_what_never_ends_in_a_runs_time_is_not_begun_at_the_next_boot(loading: Loading) -> None:
+    sound = loading.engine.load
+    hang(loading, until_sent=True)
+    loading.seconds = 0.05
+    assert loading.load()
+    loading.engine.load = sound  # type: ignore[method-assign]
+    loading.again()
+    failure = loading.load()
+    assert failure
+    assert failure.cause is Cause.RUN_TIMEOUT
+    assert failure.message == (
+        f"image {loading.stored.made.reference}: 0 s were too short to load it in an earlier run, "
+        "and this run has 0 s left, so it is not begun"
+    )
+    assert len(loading.engine.seconds) == 1
+    # More time than then: others have been loaded meanwhile, or somebody has raised the limit.
+    loading.again()
+    loading.seconds = 10.0
+    assert loading.load() is None
+    assert json.loads(loading.settings.slow_loads.read_bytes()) == {}
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"x": "y"}', b'{"x": null}', b"\xff", b"[" * 100_000, None]
+)
+def test_a_record_of_slow_loads_that_is_none_does_no_harm(
+    loading: Loading, content: bytes | None
+) -> None:
+    file = loading.settings.slow_loads
+    file.parent.mkdir(parents=True)
+    if content is None:
+        os.mkfifo(file)
+    else:
+        file.write_bytes(content)
+    assert loading.load() is None
+    too_slow = TooSlow(file)
+    too_slow.remember("x", 1.0)
+    assert too_slow.seconds("x") == 1.0
+
+
+def test_a_record_of_slow_loads_that_cannot_be_written_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    TooSlow(tmp_path / "file/slow-loads.json").remember("x", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "cause"),
+    [
+        ("write /var/lib/containerd/x: no space left on device", Cause.NO_SPACE),
+        ("write /x: disk quota exceeded", Cause.NO_SPACE),
+        ("mkdir /var/lib/docker/tmp/docker-import-1: read-only file system", Cause.READ_ONLY),
+    ],
+)
+@pytest.mark.parametrize("containerd", [True, False])
+def test_what_the_disk_refuses_is_no_fault_of_the_image(
+    stored: Stored, containerd: bool, trouble: str, cause: Cause
+) -> None:
+    loading = Loading(stored, containerd=containerd)
+    loading.engine.trouble, loading.engine.resolves = trouble, False
+    assert loading.load() == Failure(cause, f"image {stored.made.reference}: {trouble}")
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the load", "in the middle"])
+def test_inodes_may_run_out_while_bytes_are_free(
+    loading: Loading, monkeypatch: pytest.MonkeyPatch, before: bool
+) -> None:
+    favail = 0 if before else 1
+
+    def statvfs(_: Path) -> SimpleNamespace:
+        return SimpleNamespace(f_bavail=1 << 40, f_frsize=1, f_files=10, f_favail=favail)
+
+    def run_out() -> None:
+        nonlocal favail
+        favail = 0
+
+    monkeypatch.setattr("os.statvfs", statvfs)
+    loading.engine.before = run_out
+    loading.engine.trouble, loading.engine.resolves = "no space left on device", False
+    failure = loading.load()
+    assert failure
+    assert failure.cause is Cause.NO_SPACE
+    assert f"no inodes are left in {loading.stored.store.folder}" in failure.message
+    assert len(loading.engine.loads) == (not before)
+
+
+def test_space_is_looked_for_where_containerd_keeps_its_data(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    root = stored.store.folder
+    monkeypatch.setattr(images, "CONTAINERD_ROOT", tmp_path / "containerd")
+    place: dict[Path, int] = {root: 0, root / "containerd/daemon": 0, tmp_path / "containerd": 0}
+
+    def statvfs(folder: Path) -> SimpleNamespace:
+        return SimpleNamespace(f_bavail=place[folder], f_frsize=1, f_files=0, f_favail=0)
+
+    def failed_in(loading: Loading) -> str:
+        failure = loading.load()
+        assert failure
+        assert failure.cause is Cause.NO_SPACE
+        return failure.message.partition(" in ")[2].partition(", ")[0]
+
+    monkeypatch.setattr("os.statvfs", statvfs)
+    assert failed_in(Loading(stored)) == str(root)
+    (tmp_path / "containerd").mkdir()
+    assert failed_in(Loading(stored)) == str(tmp_path / "containerd")
+    assert failed_in(Loading(stored, containerd=False)) == str(root)
+    (root / "containerd/daemon").mkdir(parents=True)
+    assert failed_in(Loading(stored)) == str(root / "containerd/daemon")
+    place[root / "containerd/daemon"] = 1 << 40
+    assert Loading(stored).load() is None
+    # What cannot be asked is dockerd's to say.
+    place.clear()
+    monkeypatch.setattr("os.statvfs", lambda _: (_ for _ in ()).throw(OSError(2, "gone")))
+    assert Loading(stored).load() is None
 
 
 def test_a_defect_while_sending_is_not_swallowed(loading: Loading) -> None:

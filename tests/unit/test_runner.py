@@ -363,7 +363,7 @@ def test_an_app_is_not_put_back_again_when_it_is_tried_again(
     assert device.compose.calls == ["up shop", "up shop"]
 
 
-def test_containers_over_a_folder_that_was_put_back_are_created_anew(
+def test_containers_over_a_folder_that_was_put_back_are_not_created_anew(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     restored: list[str] = []
@@ -372,7 +372,7 @@ def test_containers_over_a_folder_that_was_put_back_are_created_anew(
     )
     device.run(stored("shop", RESTORE))
     assert restored == ["shop"]
-    assert device.compose.calls == ["recreate shop"]
+    assert device.compose.calls == ["up shop"]
     assert device.told("shop") == [Kind.RESTORED, Kind.STARTING, Kind.UP, Kind.RUNNING]
 
 

@@ -3,11 +3,21 @@
 import codecs
 import errno
 import os
+import random
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from compose_apps_early_start.errors import EarlyStartError
-from compose_apps_early_start.shortlist import MOST_BYTES, UnknownName, parse, read, select
+from compose_apps_early_start.shortlist import (
+    MOST_BYTES,
+    MOST_SEARCHED,
+    UnknownName,
+    parse,
+    read,
+    select,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_mock import MockerFixture
@@ -97,7 +107,6 @@ def test_a_file_of_the_largest_size_is_read(tmp_path: Path) -> None:
     assert read(tmp_path / "default-apps") == ("shop",)
 
 
-WRITE = "write the names of the apps into it, one per line, or remove it to start every app"
 READABLE = "make it a readable text file with a name per line, or remove it to start every app"
 
 
@@ -106,8 +115,15 @@ def test_a_longer_file_is_no_shortlist(tmp_path: Path) -> None:
     file.write_bytes(b"shop".ljust(MOST_BYTES + 1))
     with pytest.raises(EarlyStartError) as raised:
         read(file)
-    assert str(raised.value) == f"{file}: longer than 1048576 bytes, this is no shortlist"
-    assert raised.value.hint == WRITE
+    assert str(raised.value) == f"{file}: cannot read the shortlist: larger than 1048576 bytes"
+    assert raised.value.hint == READABLE
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+def test_a_fifo_or_a_device_is_not_waited_for(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    make(tmp_path / "default-apps")
+    with pytest.raises(EarlyStartError, match="cannot read the shortlist: not a plain file"):
+        read(tmp_path / "default-apps")
 
 
 def test_a_folder_is_no_shortlist(tmp_path: Path) -> None:
@@ -122,7 +138,8 @@ def test_a_shortlist_that_cannot_be_read_is_not_the_wish_to_start_everything(
     tmp_path: Path, mocker: MockerFixture, number: int
 ) -> None:
     file = tmp_path / "default-apps"
-    mocker.patch.object(Path, "open", side_effect=OSError(number, os.strerror(number)))
+    file.touch()
+    mocker.patch("os.open", side_effect=OSError(number, os.strerror(number)))
     with pytest.raises(EarlyStartError) as raised:
         read(file)
     assert str(raised.value) == f"{file}: cannot read the shortlist: {os.strerror(number)}"
@@ -176,6 +193,33 @@ def test_select(
     unknown: list[tuple[str, str | None]],
 ) -> None:
     assert select(names, known) == (chosen, tuple(UnknownName(*each) for each in unknown))
+
+
+def noise() -> tuple[str, ...]:
+    return parse(random.Random(1).randbytes(64 << 10))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(tuple(f"app-{number}-wrong" for number in range(2000)), id="2,000 names"),
+        pytest.param(noise(), id="64 KiB of noise"),
+        pytest.param(("a" * 65536,), id="one long name"),
+        pytest.param(tuple("a" * number for number in range(1, 360)), id="names of each length"),
+    ],
+)
+def test_an_absurd_shortlist_costs_no_time(names: tuple[str, ...]) -> None:
+    known = [f"app-{number}" for number in range(200)]
+    began = time.process_time()
+    chosen, unknown = select(names, known)
+    assert time.process_time() - began < 1.0
+    assert not chosen
+    assert [each.name for each in unknown] == list(names)
+
+
+def test_of_many_unknown_names_the_first_are_compared() -> None:
+    _, unknown = select([f"sho{number}" for number in range(MOST_SEARCHED + 5)], ["shop"])
+    assert [each.nearest for each in unknown] == ["shop"] * MOST_SEARCHED + [None] * 5
 
 
 @given(st.lists(NAMES), st.lists(NAMES, unique=True))

@@ -2,18 +2,22 @@
 
 import gzip
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from compose_apps_early_start.cause import Cause
 from compose_apps_early_start.store import (
     CHUNK_BYTES,
     MOST_DOCUMENT_BYTES,
     Descriptor,
     Image,
     Manifest,
+    PlatformError,
     Store,
     StoreError,
     Version,
@@ -149,8 +153,7 @@ def test_an_image_is_a_manifest_or_an_index_with_one_platform_present(
     made = builder.image("factory/web", [ROOT_FS, b"two"], types=kinds, platforms=platforms)
     builder.app_of_files("shop", {"docker-compose.yml": COMPOSE_FILE})
     store = Store(tmp_path)
-    # amd64 is the device's, and the index names it, but what is there is what counts.
-    image = store.image(made.reference, the_version(store), "amd64")
+    image = store.image(made.reference, the_version(store), "arm64" if platforms else "amd64")
     assert image.reference == made.reference
     assert [each.sha256 for each in image.documents] == [
         *([made.index] if made.index else []),
@@ -168,8 +171,8 @@ def test_of_several_platforms_that_are_there_the_devices_is_taken(tmp_path: Path
     builder = Builder(tmp_path)
     builder.app_of_files("shop", {"docker-compose.yml": COMPOSE_FILE})
     by_platform = {
-        platform: builder.image("factory/web", [f"for {platform}".encode()])
-        for platform in ("arm64", "amd64", "attestation")
+        platform: builder.image("factory/web", [f"for {platform}".encode()], architecture=platform)
+        for platform in ("arm64", "amd64", "386", "attestation")
     }
     listed = [
         {
@@ -192,8 +195,75 @@ def test_of_several_platforms_that_are_there_the_devices_is_taken(tmp_path: Path
 
     assert taken("amd64") == by_platform["amd64"].manifest
     assert taken("arm64") == by_platform["arm64"].manifest
-    assert taken("riscv64") == by_platform["amd64"].manifest  # the first that is there
-    assert taken(None) == by_platform["amd64"].manifest
+    assert taken("386") == by_platform["386"].manifest
+    assert taken(None) == by_platform["386"].manifest  # the first that is there
+    with pytest.raises(PlatformError) as raised:
+        taken("riscv64")
+    assert str(raised.value).endswith(
+        ": only linux/386 and linux/amd64 and linux/arm64 is in the store, "
+        "this device is linux/riscv64"
+    )
+    assert raised.value.cause is Cause.PLATFORM_MISSING
+
+
+@pytest.mark.parametrize("platforms", [(), ("arm64",)], ids=["manifest", "index"])
+def test_an_image_for_another_architecture_is_refused_before_it_is_loaded(
+    tmp_path: Path, platforms: tuple[str, ...]
+) -> None:
+    builder = Builder(tmp_path)
+    builder.app_of_files("shop", {"docker-compose.yml": COMPOSE_FILE})
+    made = builder.image("factory/web", [ROOT_FS], platforms=platforms, architecture="arm64")
+    store = Store(tmp_path)
+    assert store.image(made.reference, the_version(store), "arm64").config.sha256 == made.config
+    with pytest.raises(PlatformError) as raised:
+        store.image(made.reference, the_version(store), "amd64")
+    assert str(raised.value) == (
+        f"image {made.reference}: only linux/arm64 is in the store, this device is linux/amd64"
+    )
+
+
+@pytest.mark.parametrize(
+    ("architecture", "image"), [("arm64", "arm"), ("amd64", "386"), ("amd64", "")]
+)
+def test_what_the_processor_runs_as_well_is_good_enough(
+    tmp_path: Path, architecture: str, image: str
+) -> None:
+    builder = Builder(tmp_path)
+    builder.app_of_files("shop", {"docker-compose.yml": COMPOSE_FILE})
+    for platforms in ((), (image,)):
+        made = builder.image("factory/web", [ROOT_FS], platforms=platforms, architecture=image)
+        store = Store(tmp_path)
+        found = store.image(made.reference, the_version(store), architecture)
+        assert found.config.sha256 == made.config
+
+
+def layout(built: "Built", content: object) -> Path:
+    """Put an index.json where skopeo and composectl leave the layout of the app's image."""
+    name, _, digest = built.image.reference.partition("@sha256:")
+    file = built.app.folder / "images" / name / digest / "index.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_the_layout_beside_the_uri_stands_for_an_index_that_is_missing(built: "Built") -> None:
+    """Of a store that skopeo made: the blobs have the manifest of one platform only."""
+    assert built.image.index
+    before = built.use()
+    document = json.loads((built.builder.blobs / built.image.index).read_bytes())
+    (built.builder.blobs / built.image.index).unlink()
+    of_one = [{key: document["manifests"][0][key] for key in ("mediaType", "digest", "size")}]
+    file = layout(built, {"schemaVersion": 2, "manifests": of_one})
+    found = built.store.image(built.image.reference, the_version(built.store), "amd64")
+    assert found == replace(before, documents=before.documents[1:], has_root=False)
+    assert found.sha256 == built.image.index
+    file.write_text("{}")
+    with pytest.raises(StoreError, match=f"blob {built.image.index} is missing"):
+        built.use()
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(StoreError, match="not a plain file"):
+        built.use()
 
 
 def test_documents_without_a_media_type_are_ocis(tmp_path: Path) -> None:
@@ -294,12 +364,29 @@ def replace_by_a_folder(blob: Path) -> None:
     blob.mkdir()
 
 
+def replace_by_a_fifo(blob: Path) -> None:
+    blob.unlink()
+    os.mkfifo(blob)
+
+
+def replace_by_a_hole(blob: Path) -> None:
+    blob.unlink()
+    blob.touch()
+    os.truncate(blob, 1 << 42)
+
+
 def test_a_sound_store_can_be_used(built: Built) -> None:
     assert built.use().reference == built.image.reference
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("spoil", [remove, truncate, flip, empty, replace_by_a_folder])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        *(remove, truncate, flip, empty),
+        *(replace_by_a_folder, replace_by_a_fifo, replace_by_a_hole),
+    ],
+)
 def test_a_spoiled_blob_is_named_with_what_it_is_for(
     built: Built, role: str, spoil: Callable[[Path], None]
 ) -> None:
@@ -416,12 +503,21 @@ def test_an_image_that_the_store_cannot_have_is_refused(
     assert words in str(raised.value)
 
 
+def test_json_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    builder = Builder(tmp_path)
+    builder.app_of_files("shop", {"docker-compose.yml": COMPOSE_FILE})
+    deep = builder.blob(b"[" * 1_000_000, OCI.manifest)
+    store = Store(tmp_path)
+    with pytest.raises(StoreError, match="is no JSON"):
+        store.image(f"hub.example.test/x@{deep['digest']}", the_version(store), None)
+
+
 def test_a_document_is_not_read_into_memory_whatever_its_size(tmp_path: Path) -> None:
     builder = Builder(tmp_path)
     builder.app_of_files("shop", {"docker-compose.yml": COMPOSE_FILE})
     huge = builder.blob(b" " * (MOST_DOCUMENT_BYTES + 1), OCI.manifest)
     store = Store(tmp_path)
-    with pytest.raises(StoreError, match="too large to be a document"):
+    with pytest.raises(StoreError, match=f"is larger than {MOST_DOCUMENT_BYTES} bytes"):
         store.image(f"hub.example.test/x@{huge['digest']}", the_version(store), None)
 
 

@@ -36,6 +36,8 @@ do_install:append() {
         ${D}${systemd_system_unitdir}/compose-apps-early-start.service
     install -D -m 0644 ${S}/systemd/compose-apps-early-start.catalog \
         ${D}${nonarch_libdir}/systemd/catalog/compose-apps-early-start.catalog
+    install -D -m 0644 ${S}/systemd/compose-apps-early-start.conf \
+        ${D}${nonarch_libdir}/tmpfiles.d/compose-apps-early-start.conf
     install -D -m 0644 ${S}/docs/compose-apps-early-start.8 \
         ${D}${mandir}/man8/compose-apps-early-start.8
     install -D -m 0755 ${S}/systemd/compose-apps-early-start-offline-docker \
@@ -44,7 +46,7 @@ do_install:append() {
 
 PACKAGES =+ "${PN}-offline-docker"
 
-FILES:${PN} += "${nonarch_libdir}/systemd/catalog"
+FILES:${PN} += "${nonarch_libdir}/systemd/catalog ${nonarch_libdir}/tmpfiles.d"
 FILES:${PN}-offline-docker += "${systemd_unitdir}/system-generators"
 
 # What the agent imports, package by package of the split standard library, and python3-shell, which
@@ -55,7 +57,6 @@ RDEPENDS:${PN} += "\
     python3-compression \
     python3-core \
     python3-crypt \
-    python3-ctypes \
     python3-datetime \
     python3-difflib \
     python3-docker \
