@@ -62,6 +62,17 @@ class Cause(Enum):
         "the app wants something from a registry; preload it, or register the device",
         _FINAL,
     )
+    PLATFORM_MISSING = (
+        "platform-missing",
+        "preload the image for this device's architecture, or register the device so that it is "
+        "pulled",
+        _FINAL,
+    )
+    READ_ONLY = (
+        "read-only",
+        "see 'journalctl -k' for why the file system is mounted read-only, and repair it",
+        _FINAL,
+    )
     STORE_DAMAGED = (
         "store-damaged",
         "flash the device again, or register it so that the app is fetched anew",
@@ -191,6 +202,11 @@ class Cause(Enum):
         _FINAL,
     )
     ENGINE_LOST = ("engine-lost", "look at 'journalctl -u docker'", _PASSES)
+    APPS_TAKEN = (
+        "apps-taken",
+        "leave the apps to aktualizr-lite, or restart compose-apps-early-start when it has ended",
+        _FINAL,
+    )
     RUN_TIMEOUT = (
         "run-timeout",
         "see which app took the time, or raise EARLY_START_RUN_SECONDS",
@@ -210,17 +226,6 @@ class Cause(Enum):
         "compose-failed",
         "run 'docker compose up -d --pull never' in the app's folder",
         _PASSES,
-    )
-    PLATFORM_MISSING = (
-        "platform-missing",
-        "preload the image for this device's architecture, or register the device so that it is "
-        "pulled",
-        _FINAL,
-    )
-    READ_ONLY = (
-        "read-only",
-        "see 'journalctl -k' for why the file system is mounted read-only, and repair it",
-        _FINAL,
     )
 
     def __init__(self, label: str, hint: str, passes: bool) -> None:

@@ -25,6 +25,7 @@ from .diagnosis import cause_of
 from .engine import Engine
 from .errors import EngineError, InterruptedRun
 from .images import Loader
+from .lock import Held
 from .plan import Action, AppPlan, Plan
 from .preloaded import App
 from .report import Event, Kind, Report
@@ -114,11 +115,13 @@ class Runner:
         engine: Engine,
         compose: Compose,
         store: Store,
+        lock: Held,
         report: Report,
         ready: float,
     ) -> None:
         """`ready` is when the engine was, a time of `time.monotonic()`."""
         self._settings = settings
+        self._lock = lock
         self._engine = engine
         self._compose = compose
         self._store = store
@@ -189,7 +192,7 @@ class Runner:
             self._await_engine()
 
     def _next_moment(self) -> float:
-        moments = [self._deadline]
+        moments = [self._deadline, self._deadline + END_SECONDS]
         for each in self._runs:
             if each.busy is not None:
                 moments.append(each.busy + HOLD_SECONDS)
@@ -234,6 +237,10 @@ class Runner:
 
     def _call_up(self, each: AppRun) -> None:
         self._begin_time(each)
+        if not self._lock.still_held():
+            message = "aktualizr-lite has begun to work on the apps"
+            self._fail(each, Failure(Cause.APPS_TAKEN, message))
+            return
         if each.tried:
             message = f"{each.trouble.message}; trying again"
             event = Event(Kind.RETRYING, message, each.app.name, each.trouble.cause.label)
@@ -293,7 +300,7 @@ class Runner:
         try:
             bundle.restore(self._store, version, hashes, app.folder, self._settings.staging)
         except StoreError as error:
-            return Failure(Cause.STORE_DAMAGED, str(error))
+            return Failure(error.cause, str(error))
         except SpaceError as error:
             return Failure(Cause.NO_SPACE, str(error))
         except OSError as error:
@@ -492,14 +499,15 @@ class Runner:
         for each in self._runs:
             if each.outcome is not None:
                 continue
-            if self._now >= self._deadline and (each.prepares or not each.tried):
-                doing = "while it was put back" if each.busy is not None else "before its turn"
-                message = f"the time of the whole run was up {doing}"
+            if each.busy is not None:
+                # It has the same deadline, and knows best how far it came.
+                if self._now >= self._deadline + END_SECONDS:
+                    self._fail(each, Failure(Cause.RUN_TIMEOUT, "a call for it does not end"))
+            elif self._now >= self._deadline and (each.prepares or each.losses is None):
+                message = "the time of the whole run was up before its turn"
                 self._fail(each, Failure(Cause.RUN_TIMEOUT, message))
-            elif self._now >= each.deadline and each.wants_up and each.busy is None:
+            elif self._now >= each.deadline and each.wants_up:
                 self._fail(each, each.trouble)
-        if self._now >= self._deadline:
-            self._loader.cancel()
 
     # What is told.
 

@@ -11,7 +11,7 @@ from . import bundle, oneshots, plan, registration, report, selection, status
 from .cause import NOT_TRIED, Cause, Failure
 from .compose import Compose
 from .errors import EarlyStartError, EngineError, InterruptedRun
-from .lock import held
+from .lock import Held, held
 from .report import Event, Kind, Report
 from .selection import Selection
 from .settings import Settings
@@ -40,8 +40,8 @@ def start(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     try:
-        with held(settings):
-            return _recorded(settings, listeners)
+        with held(settings) as lock:
+            return _recorded(settings, lock, listeners)
     except InterruptedRun:
         return NOTHING_RUNS
 
@@ -53,12 +53,12 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     raise InterruptedRun
 
 
-def _recorded(settings: Settings, listeners: list[report.Listener]) -> int:
+def _recorded(settings: Settings, lock: Held, listeners: list[report.Listener]) -> int:
     warn = Report(listeners)
     recorder = status.Recorder(settings, lambda text: warn(Event(Kind.NOTE, text)))
     tell = Report([recorder, *listeners])
     try:
-        complete = _run(settings, recorder, tell)
+        complete = _run(settings, lock, recorder, tell)
     except EarlyStartError as error:
         tell(Event(Kind.ABORTED, str(error), hint=error.hint))
         recorder.end("failed", NOTHING_RUNS)
@@ -99,9 +99,11 @@ def _ended(recorder: status.Recorder, tell: Report, *, complete: bool) -> int:
     return exit_status
 
 
-def _run(settings: Settings, recorder: status.Recorder, tell: Report) -> bool:
+def _run(settings: Settings, lock: Held, recorder: status.Recorder, tell: Report) -> bool:
     """Return whether everything was tried; False if SIGTERM or SIGINT asked for an end."""
     compose = Compose(settings)
+    for note in lock.notes:
+        tell(Event(Kind.NOTE, note))
     try:
         bundle.clean(settings.staging)
     except OSError as error:
@@ -137,7 +139,7 @@ def _run(settings: Settings, recorder: status.Recorder, tell: Report) -> bool:
     stored = selection.stored_images(wanted, state, engine)
     finished = oneshots.recall(settings, engine.identity())
     the_plan = plan.make(wanted, state, finished, stored)
-    return Runner(settings, engine, compose, wanted.store, tell, ready).run(the_plan)
+    return Runner(settings, engine, compose, wanted.store, lock, tell, ready).run(the_plan)
 
 
 def _tell_selection(wanted: Selection, settings: Settings, tell: Report) -> None:
