@@ -277,7 +277,7 @@ def _load_stored(store: Store, version: Version) -> Mapping[str, Any] | Failure:
     try:
         data = bundle.compose_file(store, version, store.manifest(version), COMPOSE_FILE)
     except StoreError as error:
-        return Failure(Cause.STORE_DAMAGED, str(error))
+        return Failure(error.cause, str(error))
     document = _parse(data, COMPOSE_FILE)
     if document is None:
         message = f"{COMPOSE_FILE} in the store is not a published one"
