@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from . import __version__, preview, start, status
 from .errors import EarlyStartError
+from .report import silence
 from .settings import ENVIRONMENT_PREFIX, Settings, add_limit_options, add_root_option, load
 
 _DESCRIPTION = """\
@@ -37,7 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = load(vars(options), os.environ)
         result: int = options.run(settings, options)
+        sys.stdout.flush()
         return result
+    except BrokenPipeError:  # 'status | head' has read what it wanted
+        silence(sys.stdout)
+        return 0
     except EarlyStartError as error:
         print(f"compose-apps-early-start: {error}. Next: {error.hint}", file=sys.stderr)
         return error.exit_status

@@ -19,6 +19,7 @@ _WORDS = tuple(
         (r"runtime: out of memory|runtime: cannot allocate memory", Cause.COMPOSE_FILE_INVALID),
         (r"cannot allocate memory|resource temporarily unavailable|too many open files",
          Cause.NO_RESOURCES),
+        (r"/var/lib/(docker|containerd)\S*: read-only file system", Cause.READ_ONLY),
         (r"failed to extract layer|error unpacking image", Cause.IMAGE_NOT_LOADED),
         (r"cannot connect to the docker daemon|error during connect|connection reset by peer"
          r"|/docker\.sock.*(: EOF|connection refused|no such file)|unexpected EOF",

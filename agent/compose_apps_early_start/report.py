@@ -114,12 +114,25 @@ def journal(event: Event) -> None:
 
 
 def terminal(stream: TextIO) -> Listener:
-    """Return a listener that writes a readable line per event to `stream`."""
+    """Return a listener that writes a readable line per event to `stream`.
+
+    A terminal or pipe that goes away ends the output, not the run.
+    """
 
     def listen(event: Event) -> None:
-        print(printable(line(event)), file=stream, flush=True)
+        try:
+            print(printable(line(event)), file=stream, flush=True)
+        except OSError:
+            silence(stream)
 
     return listen
+
+
+def silence(stream: TextIO) -> None:
+    """Let everything that is still written to `stream` vanish: nobody reads it any more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def line(event: Event) -> str:

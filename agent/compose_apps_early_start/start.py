@@ -39,6 +39,8 @@ def start(settings: Settings) -> int:
         return ALL_RUN
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
+    # The terminal from which somebody started it may go away; the apps are to come up all the same.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with held(settings) as lock:
             return _recorded(settings, lock, listeners)

@@ -2,14 +2,16 @@
 
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 
 import pytest
-from engine.apps import app, waiting_for, worker
+from engine.apps import app, shell, waiting_for, worker
 from engine.board import QUICK, Board, assert_success, limits
 from virtual_device import Device
 
 LATE = 10  # seconds
+DATA = {"volumes": ["/srv/data:/data"]}
 
 
 def connections(board: Board) -> int:
@@ -144,3 +146,91 @@ def test_an_app_that_comes_up_slowly_holds_back_no_other(board: Board) -> None:
     run.read_until("the-last: runs")
     board.shell("touch /srv/go/now")
     assert_success(run.end())
+
+
+def test_what_ended_with_dockerd_is_no_one_shot_that_is_done(board: Board) -> None:
+    polite = shell("trap 'exit 0' TERM; sleep 3600 & wait $!")
+    board.preload("mixed", app(once=shell("echo >>/data/runs", **DATA), worker=polite))
+    board.shell("mkdir /srv/data")
+    board.device.start_dockerd()
+    board.start_well(env=QUICK)
+    ids = set(board.lives())
+    board.record_compose_calls()
+    board.start_well(env=QUICK)
+    assert board.compose_calls() == []  # it saw the one-shot end under this dockerd
+    board.device.stop_dockerd()
+    board.device.start_dockerd()
+    assert board.states() == {"mixed-once-1": "exited", "mixed-worker-1": "exited"}
+    assert {each["State"]["ExitCode"] for each in board.containers()} == {0}
+    board.start_well(env=QUICK)
+    assert board.states() == {"mixed-once-1": "exited", "mixed-worker-1": "running"}
+    assert set(board.lives()) == ids
+    assert board.shell("cat /srv/data/runs | wc -l").strip() == "2"
+
+
+def test_apps_that_were_told_to_run_are_judged_again_after_a_restart_of_dockerd(
+    board: Board,
+) -> None:
+    board.preload("worker", app(worker=worker()))
+    board.preload("slow", waiting_for("/srv/go/now"))
+    board.shell("mkdir /srv/go")
+    board.device.start_dockerd()
+    run = board.begin(env=limits(settle=0.5, app=60))
+    run.read_until("worker: runs")
+    board.device.stop_dockerd()
+    board.device.start_dockerd()
+    assert board.states("worker") == {"worker-worker-1": "exited"}
+    board.shell("touch /srv/go/now")
+    ended = run.end()
+    assert ended.exit_status == 0, ended.stderr
+    assert board.states("worker") == {"worker-worker-1": "running"}
+
+
+def test_containers_that_dockerd_cannot_inspect_stop_no_other_app(board: Board) -> None:
+    board.preload("broken", app(worker=worker()))
+    board.preload_sample("shop")
+    board.device.start_dockerd()
+    board.shell("cd /var/sota/compose-apps/broken && docker compose up -d --pull never")
+    labels = {
+        "com.docker.compose.project": "elsewhere",
+        "com.docker.compose.project.working_dir": "/srv/elsewhere",
+    }
+    foreign = board.foreign_container("lodger", labels)
+    own = board.api.inspect_container("broken-worker-1")["Id"]
+    board.shell("docker kill lodger broken-worker-1")
+    board.device.stop_dockerd()
+    for identifier in (foreign, own):
+        board.shell(f"rm -r /var/lib/docker/image/overlay2/layerdb/mounts/{identifier}")
+    board.device.start_dockerd()
+    run = board.start(env=limits(settle=0.5, app=4))
+    assert run.states["shop"] == "running"
+    assert run.states["broken"] == "failed", run.stderr
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_run_whose_dockerd_hangs_ends_when_it_is_told_to(board: Board, signals: int) -> None:
+    board.preload("slow", waiting_for("/srv/go/now"))
+    board.shell("mkdir /srv/go")
+    board.device.start_dockerd()
+    run = board.begin(env=QUICK)
+    board.await_event("start", "slow-first-1")
+    (dockerd,) = board.shell("pidof dockerd").split()
+    board.shell(f"kill -STOP {dockerd}")
+    try:
+        for _ in range(signals):
+            run.process.terminate()
+            time.sleep(0.5)
+        code = run.process.wait(25)  # the unit's TimeoutStopSec= is 30 s
+    finally:
+        board.shell(f"kill -CONT {dockerd}")
+    assert code == (1 if signals == 1 else -signal.SIGTERM)
+
+
+def test_output_that_nobody_reads_any_more_does_not_end_the_run(board: Board) -> None:
+    board.preload_sample("shop", "telemetry")
+    board.device.start_dockerd()
+    board.shell(
+        "EARLY_START_SETTLE_SECONDS=0.2 compose-apps-early-start start 2>&1 | head -n 1;"
+        "compose-apps-early-start status | head -n 1"
+    )
+    assert board.record()["state"] == "ok"
