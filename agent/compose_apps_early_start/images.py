@@ -60,7 +60,8 @@ def oci_layout(store: Store, image: Image, version: Version) -> Iterator[bytes]:
         yield _header(f"blobs/sha256/{blob.sha256}", blob.size)
         if blob in image.documents:
             # Perhaps only there as a copy beside the uri.
-            yield store.verified(blob.sha256, version, what).read_bytes()
+            file = store.verified(blob.sha256, version, what, blob.size)
+            yield plainfile.read(file, blob.size)
         else:
             yield from store.chunks(blob, what)
         yield _padding(blob.size)

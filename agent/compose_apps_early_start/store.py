@@ -234,9 +234,7 @@ class Store:
         if found and architecture and found not in _runs(architecture):
             raise _not_for(architecture, [found], what)
 
-    def verified(
-        self, sha256: str, version: Version, what: str, most_bytes: int = MOST_DOCUMENT_BYTES
-    ) -> Path:
+    def verified(self, sha256: str, version: Version, what: str, most_bytes: int) -> Path:
         """Return a sound file of a blob: in the store, else a copy beside the `uri`.
 
         Reads it to its end, unless it is larger than `most_bytes`. Raises `StoreError`; `what` says
@@ -289,7 +287,7 @@ class Store:
 
     def _document(self, sha256: str, version: Version, what: str) -> tuple[dict[str, Any], int]:
         """Return a JSON object of the store, and its size in bytes."""
-        file = self.verified(sha256, version, what)
+        file = self.verified(sha256, version, what, MOST_DOCUMENT_BYTES)
         with _naming(sha256, what):
             data = plainfile.read(file, MOST_DOCUMENT_BYTES)
         return _json(data, sha256, what), len(data)

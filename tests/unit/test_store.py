@@ -325,7 +325,8 @@ class Built:
         manifest = self.store.manifest(version)
         assert manifest.index
         self.store.index(version, manifest.index)
-        self.store.verified(manifest.bundle.sha256, version, "the bundle of app 'shop'")
+        packed = manifest.bundle
+        self.store.verified(packed.sha256, version, "the bundle of app 'shop'", packed.size)
         image = self.store.image(self.image.reference, version, "amd64")
         for blob in (image.config, *image.layers):
             for _chunk in self.store.chunks(blob, f"image {image.reference}"):

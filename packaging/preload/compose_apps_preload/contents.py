@@ -89,7 +89,8 @@ class _Checker:
 
     def _check_bundle(self, name: str, version: Version, ready: bool) -> None:
         manifest = self._store.manifest(version)
-        self._store.verified(manifest.bundle.sha256, version, f"the bundle of app {name!r}")
+        packed = manifest.bundle
+        self._store.verified(packed.sha256, version, f"the bundle of app {name!r}", packed.size)
         hashes = bundle.index(self._store, version, manifest)
         if ready:
             for file in bundle.differences(self._compose_apps / name, hashes):
