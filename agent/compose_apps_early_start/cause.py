@@ -21,6 +21,11 @@ class Cause(Enum):
         "make it a plain folder with a name of a-z, 0-9, '-' and '_' that no other app has",
         _FINAL,
     )
+    APP_FOLDER_UNREADABLE = (
+        "app-folder-unreadable",
+        "see 'journalctl -k': does the disk fail?",
+        _FINAL,
+    )
     COMPOSE_FILE_MISSING = (
         "compose-file-missing",
         "the folder must hold docker-compose.yml; put the app there again",

@@ -56,8 +56,8 @@ class Machine:
     """A disk that can be booted time and again; a context manager. Several may run at once.
 
     ``disk`` is not written to: what the machine writes is kept for its later boots, until the
-    context ends. ``processors``: how many it has. ``clock``: what its clock shows as a boot begins, as
-    QEMU takes it for `-rtc base=`.
+    context ends. ``processors``: how many it has. ``clock``: what its clock shows as a boot begins,
+    as QEMU takes it for `-rtc base=`.
     """
 
     def __init__(
