@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from compose_apps_early_start import preloaded, selection
+from compose_apps_early_start import preloaded as reader
+from compose_apps_early_start import selection
 from compose_apps_early_start.bundle import restore
 from compose_apps_early_start.preloaded import App
 from compose_apps_early_start.cause import Cause, Failure
@@ -18,7 +19,7 @@ from compose_apps_early_start.restorable import Restorable, find, images, instal
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.store import Image, Store, StoreError
 from stores import Builder, MadeApp, MadeImage, composectls, member, sha256, tar
-from unit.given import NOW, container, shortlist
+from unit.given import container, shortlist
 
 ROOT_FS = tar([member("bin/sh", b"program")])
 
@@ -57,7 +58,7 @@ def never(folder: Path) -> Failure:
 
 def read(settings: Settings, name: str = "shop") -> App:
     store = Store(settings.reset_apps)
-    (app,) = preloaded.read(settings, (name,), never, store, store.versions())
+    (app,) = reader.read(settings, (name,), never, store, store.versions())
     return app
 
 
@@ -321,12 +322,12 @@ def test_only_images_that_the_engine_lacks_are_looked_for_in_the_store(
     stored(builder, compose_file(other.reference), "other")
     wanted = selection.select(settings, Compose(settings).config)
     engine = KnownEngine()
-    both = State(frozenset({image.reference, other.reference}), ())
+    both = State(frozenset({image.reference, other.reference}))
     assert selection.stored_images(wanted, both, engine) == {}
     assert engine.asked == 0
-    found = selection.stored_images(wanted, State(frozenset({other.reference}), ()), engine)
+    found = selection.stored_images(wanted, State(frozenset({other.reference})), engine)
     assert list(found) == [image.reference]
-    found = selection.stored_images(wanted, State(frozenset(), ()), engine)
+    found = selection.stored_images(wanted, State(frozenset()), engine)
     assert isinstance(found[image.reference], Image)
     assert isinstance(found[other.reference], StoreError)
 
@@ -352,7 +353,7 @@ def test_an_image_that_one_app_cannot_find_may_be_found_for_the_next(
 def planned(settings: Settings, state: State | None) -> tuple[AppPlan, Preview]:
     wanted = selection.select(settings, Compose(settings).config)
     found = selection.stored_images(wanted, state, KnownEngine()) if state else {}
-    plan = make(wanted, state, NOW - 600, found)
+    plan = make(wanted, state, (), found)
     (only,) = plan.apps
     return only, Preview(plan, settings, None, ())
 
@@ -364,7 +365,7 @@ def test_everything_that_is_missing_is_put_back_before_compose_is_called(
     settings: Settings, builder: Builder, image: MadeImage
 ) -> None:
     stored(builder, compose_file(image.reference))
-    plan, _ = planned(settings, State(frozenset(), ()))
+    plan, _ = planned(settings, State(frozenset()))
     load = Step(
         Action.LOAD,
         Store(settings.reset_apps).image(
@@ -381,7 +382,7 @@ def test_with_the_images_there_only_the_folder_is_put_back(
     settings: Settings, builder: Builder, image: MadeImage
 ) -> None:
     stored(builder, compose_file(image.reference))
-    plan, _ = planned(settings, State(frozenset({image.reference}), ()))
+    plan, _ = planned(settings, State(frozenset({image.reference})))
     assert plan.steps == (RESTORE, UP)
 
 
@@ -391,7 +392,7 @@ def test_with_the_folder_there_only_the_images_are_loaded(
     content = compose_file(image.reference)
     stored(builder, content)
     preloaded(settings, content)
-    plan, _ = planned(settings, State(frozenset(), ()))
+    plan, _ = planned(settings, State(frozenset()))
     assert [step.action for step in plan.steps] == [Action.LOAD, Action.UP]
 
 
@@ -414,7 +415,7 @@ def test_an_app_that_runs_is_left_alone_unless_its_folder_is_damaged(
     running = container(
         folder=str(folder), project="shop", image=image.reference, published_hash=None
     )
-    plan, _ = planned(settings, State(frozenset({image.reference}), (running,)))
+    plan, _ = planned(settings, State(frozenset({image.reference}), (running,), (running,)))
     assert plan.does(Action.RESTORE) is damaged
 
 
@@ -423,7 +424,7 @@ def test_a_damaged_image_fails_the_app_and_names_the_blob(
 ) -> None:
     stored(builder, compose_file(image.reference))
     (builder.blobs / image.layers[0]).unlink()
-    plan, _ = planned(settings, State(frozenset(), ()))
+    plan, _ = planned(settings, State(frozenset()))
     assert plan.steps == ()
     assert plan.failure == Failure(
         Cause.STORE_DAMAGED, f"image {image.reference}: blob {image.layers[0]} is missing"
@@ -432,7 +433,7 @@ def test_a_damaged_image_fails_the_app_and_names_the_blob(
 
 def test_an_image_that_nobody_has_is_missing(settings: Settings) -> None:
     preloaded(settings, ONE)
-    plan, _ = planned(settings, State(frozenset(), ()))
+    plan, _ = planned(settings, State(frozenset()))
     assert plan.failure == Failure(Cause.IMAGE_MISSING, "image one is not on this device")
 
 
@@ -440,7 +441,7 @@ def test_the_preview_shows_source_version_images_and_sizes(
     settings: Settings, builder: Builder, image: MadeImage
 ) -> None:
     made = stored(builder, compose_file(image.reference))
-    plan, shown = planned(settings, State(frozenset(), ()))
+    plan, shown = planned(settings, State(frozenset()))
     size = sum(
         (builder.blobs / each).stat().st_size
         for each in (image.manifest, image.config, *image.layers)
@@ -477,5 +478,5 @@ def test_after_it_was_put_back_nothing_of_the_folder_is_to_be_done(
         app.folder,
         settings.staging,
     )
-    plan, _ = planned(settings, State(frozenset({image.reference}), ()))
+    plan, _ = planned(settings, State(frozenset({image.reference})))
     assert plan.steps == (UP,)
