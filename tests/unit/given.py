@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from compose_apps_early_start.preloaded import App, Service
 from compose_apps_early_start.container import Container
+from compose_apps_early_start.preloaded import App, Service
 from compose_apps_early_start.selection import Selection
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.shortlist import UnknownName

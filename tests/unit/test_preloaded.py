@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+from compose_apps_early_start.cause import Cause, Failure
+from compose_apps_early_start.errors import EarlyStartError
 from compose_apps_early_start.preloaded import (
     MOST_BYTES,
     MOST_DEPTH,
@@ -19,8 +21,6 @@ from compose_apps_early_start.preloaded import (
     listing,
     read,
 )
-from compose_apps_early_start.cause import Cause, Failure
-from compose_apps_early_start.errors import EarlyStartError
 from compose_apps_early_start.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from compose_apps_early_start import plan, preview
-from compose_apps_early_start.preloaded import App
 from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.container import State
+from compose_apps_early_start.preloaded import App
 from compose_apps_early_start.preview import Preview, text, to_json
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.shortlist import UnknownName

@@ -8,12 +8,12 @@ import pytest
 from compose_apps_early_start import preloaded as reader
 from compose_apps_early_start import selection
 from compose_apps_early_start.bundle import restore
-from compose_apps_early_start.preloaded import App
 from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.compose import Compose
 from compose_apps_early_start.container import State, Storage
 from compose_apps_early_start.engine import Engine
 from compose_apps_early_start.plan import Action, AppPlan, Step, make
+from compose_apps_early_start.preloaded import App
 from compose_apps_early_start.preview import Preview, text, to_json
 from compose_apps_early_start.restorable import Restorable, find, images, installed_uris
 from compose_apps_early_start.settings import Settings

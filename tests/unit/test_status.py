@@ -309,7 +309,9 @@ def test_the_run_that_goes_on_comes_before_the_last_one(settings: Settings) -> N
 
 
 def test_a_run_whose_process_is_gone_was_interrupted(settings: Settings) -> None:
-    write(RunRecord(state="running", pid=2**22 + 1).to_json(), settings.run_status)  # beyond the largest
+    write(
+        RunRecord(state="running", pid=2**22 + 1).to_json(), settings.run_status
+    )  # beyond the largest
     found = load(settings)
     check_schema(found)
     assert found["state"] == "interrupted"
