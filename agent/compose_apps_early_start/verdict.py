@@ -14,8 +14,8 @@ from .preloaded import App, Service
 CALM = 6
 """A container that its policy restarted must run so many times as long as another to be settled.
 
-With the settling time of 10 seconds that is a minute. A service that gives up after some seconds without its server would look like a running one
-whenever somebody looks at the right moment.
+With the settling time of 10 seconds that is a minute. A service that gives up after some seconds
+without its server would look like a running one whenever somebody looks at the right moment.
 """
 
 Finished = Collection[tuple[str, str]]

@@ -89,6 +89,13 @@ def server_error() -> docker.errors.APIError:
     return made
 
 
+def labels_of(container: dict[str, Any]) -> dict[str, str]:
+    """Those that the list tells, even if the inspection is to tell nonsense."""
+    config = container.get("Config")
+    labels: dict[str, str] | None = config.get("Labels") if isinstance(config, dict) else None
+    return labels or LABELS
+
+
 class Client:
     """Stands for docker's APIClient, as far as the agent uses it."""
 
@@ -145,7 +152,7 @@ class Client:
             {
                 "Id": each["Id"],
                 "Names": [each.get("Name", "/x")],
-                "Labels": (each.get("Config") or {}).get("Labels") or LABELS,
+                "Labels": labels_of(each),
             }
             for each in self.found.values()
         ]
@@ -313,10 +320,7 @@ def test_a_container_that_cannot_be_inspected_is_unreadable_and_stops_nobody() -
     broken = {"Id": "id-2", "Name": "/shop-db-1", "raises": server_error()}
     broken["Config"] = {"Labels": {**LABELS, "com.docker.compose.service": "db"}}
     found = engine(Client(broken, inspected())).containers(FOLDER)
-    assert [(each.id, each.state) for each in found] == [
-        ("id-2", "unreadable"),
-        ("id-1", "running"),
-    ]
+    assert {each.id: each.state for each in found} == {"id-1": "running", "id-2": "unreadable"}
     assert found[0] == Container(
         id="id-2",
         name="shop-db-1",
