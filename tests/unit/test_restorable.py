@@ -250,7 +250,13 @@ def test_an_app_that_is_in_a_damaged_store_only_fails_and_says_which_blob(
 
 @pytest.mark.parametrize(
     ("content", "cause"),
-    [(b"", Cause.COMPOSE_FILE_INVALID), (b"[", Cause.COMPOSE_FILE_INVALID)],
+    [
+        (b"", Cause.COMPOSE_FILE_INVALID),
+        (b"[", Cause.COMPOSE_FILE_INVALID),
+        # Publishing resolves them, and compose cannot be asked.
+        (b"include: [other.yml]", Cause.COMPOSE_FILE_INVALID),
+        (b"services: {a: {image: x}}\n---\n{}", Cause.COMPOSE_FILE_INVALID),
+    ],
 )
 def test_a_compose_file_of_a_bundle_may_be_broken_as_any_other(
     settings: Settings, builder: Builder, content: bytes, cause: Cause
