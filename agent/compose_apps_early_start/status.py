@@ -219,7 +219,8 @@ def table(record: Mapping[str, Any]) -> str:
     ]
     for app in record["apps"]:
         if app["message"]:
-            lines += ["", f"{app['name']}: {app['message']}", f"  Next: {app['hint']}"]
+            lines += ["", f"{app['name']}: {app['message']}"]
+            lines += [f"  Next: {app['hint']}"] if app["hint"] else []
     for each in record["unknown"]:
         nearest = f"; did you mean {each['nearest']!r}?" if each["nearest"] else ""
         lines += ["", f"{each['name']}: no preloaded app has this name{nearest}"]

@@ -54,7 +54,10 @@ def check_schema(record: dict[str, Any]) -> None:
     assert record["state"] in {"running", "ok", "degraded", "failed", "interrupted"}
     for app in record["apps"]:
         conforms(app, APP_KEYS)
-        assert app["state"] in {"waiting", "starting", "settling", "retrying", "running", "failed"}
+        assert app["state"] in {
+            *("waiting", "restoring", "loading", "starting"),
+            *("settling", "retrying", "running", "failed"),
+        }
     for unknown in record["unknown"]:
         conforms(unknown, UNKNOWN_KEYS)
 
@@ -77,6 +80,7 @@ STORY = (
     Event(Kind.STARTING, "coming up", app="db"),
     Event(Kind.UP, "up, settling", app="shop", seconds=1.0),
     Event(Kind.NOTE, "worth knowing", app="shop", hint="know it"),
+    Event(Kind.PENDING, "db is starting", app="shop"),
     Event(Kind.UP, "up, settling", app="db", seconds=1.5),
     Event(Kind.RETRYING, "trying again", app="db", cause="exited"),
     Event(Kind.RUNNING, "runs", app="shop", seconds=3.0),
@@ -155,6 +159,50 @@ def test_an_app_that_runs_at_last_has_no_cause_left(settings: Settings) -> None:
     assert load(settings)["apps"][0]["state"] == "running"
 
 
+def test_what_an_app_waits_for_is_recorded_until_it_runs(settings: Settings) -> None:
+    record = recorder(settings, "shop")
+    record(Event(Kind.UP, "up, settling", app="shop", seconds=1.0))
+    record(Event(Kind.PENDING, "web restarted 5 times, db is starting", app="shop"))
+    (shop,) = load(settings)["apps"]
+    assert (shop["state"], shop["message"]) == ("settling", "web restarted 5 times, db is starting")
+    assert (shop["cause"], shop["hint"]) == (None, None)
+    record(Event(Kind.RUNNING, "runs", app="shop", seconds=2.0))
+    (shop,) = load(settings)["apps"]
+    assert (shop["state"], shop["message"]) == ("running", None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"),
+    [
+        (Kind.RESTORED, "restoring"),
+        (Kind.LOADING, "loading"),
+        (Kind.LOADED, "loading"),
+        (Kind.STARTING, "starting"),
+        (Kind.UP, "settling"),
+        (Kind.PENDING, "settling"),
+        (Kind.RETRYING, "retrying"),
+        (Kind.RUNNING, "running"),
+        (Kind.FAILED, "failed"),
+        # They tell what was done, not how far the app is.
+        *((kind, "waiting") for kind in (Kind.NOTE, Kind.HEALED, Kind.REPLACED)),
+    ],
+)
+def test_which_event_brings_an_app_into_which_state(
+    settings: Settings, kind: Kind, state: str
+) -> None:
+    record = recorder(settings, "shop")
+    record(Event(kind, "something", app="shop"))
+    assert record.record.app("shop").state == state
+
+
+def test_an_app_that_waits_for_something_is_shown_with_it(settings: Settings) -> None:
+    record = recorder(settings, "shop")
+    record(Event(Kind.PENDING, "db is starting", app="shop"))
+    lines = table(record.record.to_json()).split("\n")
+    assert "shop: db is starting" in lines
+    assert not [line for line in lines if "None" in line]
+
+
 def test_why_a_run_could_not_begin_is_recorded(settings: Settings) -> None:
     record = recorder(settings)
     record(Event(Kind.ABORTED, "cannot read the shortlist", hint="correct it"))
@@ -189,15 +237,14 @@ def test_the_file_is_the_old_one_whole_or_the_new_one_whole(
     tmp_path: Path, mocker: MockerFixture, cut: str
 ) -> None:
     file = tmp_path / "deep/status.json"
-    old = RunRecord(state="ok")
-    write(old, file)
+    write(RunRecord(state="ok").to_json(), file)
     before = file.read_bytes()
     mocker.patch(cut, side_effect=BROKEN)
     with pytest.raises(OSError, match="No space left"):
-        write(RunRecord(state="failed"), file)
+        write(RunRecord(state="failed").to_json(), file)
     mocker.stopall()
     assert file.read_bytes() == before
-    write(RunRecord(state="failed"), file)
+    write(RunRecord(state="failed").to_json(), file)
     assert read(file)["state"] == "failed"
     assert list(file.parent.iterdir()) == [file]
 
@@ -217,7 +264,7 @@ def test_the_data_is_on_the_disk_before_the_name_is(tmp_path: Path, mocker: Mock
 
     mocker.patch("os.fsync", sync)
     mocker.patch.object(Path, "replace", rename)
-    write(RunRecord(), tmp_path / "status.json")
+    write(RunRecord().to_json(), tmp_path / "status.json")
     assert order == ["fsync", "rename"]
 
 
@@ -254,15 +301,17 @@ def test_where_only_the_disk_is_full_run_still_tells_how_it_ended(
 
 
 def test_the_run_that_goes_on_comes_before_the_last_one(settings: Settings) -> None:
-    write(RunRecord(state="failed", exit_status=1), settings.last_run)
-    write(RunRecord(state="running"), settings.run_status)
+    write(RunRecord(state="failed", exit_status=1).to_json(), settings.last_run)
+    write(RunRecord(state="running").to_json(), settings.run_status)
     assert load(settings)["state"] == "running"
     settings.run_status.unlink()
     assert load(settings)["state"] == "failed"
 
 
 def test_a_run_whose_process_is_gone_was_interrupted(settings: Settings) -> None:
-    write(RunRecord(state="running", pid=2**22 + 1), settings.run_status)  # beyond the largest
+    write(
+        RunRecord(state="running", pid=2**22 + 1).to_json(), settings.run_status
+    )  # beyond the largest
     found = load(settings)
     check_schema(found)
     assert found["state"] == "interrupted"
@@ -273,7 +322,7 @@ def test_a_run_whose_process_is_gone_was_interrupted(settings: Settings) -> None
 def test_a_run_that_ended_is_not_interrupted_for_its_process_being_gone(
     settings: Settings,
 ) -> None:
-    write(RunRecord(state="ok", exit_status=0, pid=2**22 + 1), settings.last_run)
+    write(RunRecord(state="ok", exit_status=0, pid=2**22 + 1).to_json(), settings.last_run)
     assert load(settings)["state"] == "ok"
 
 
