@@ -592,7 +592,6 @@ class Surprises:
         KeyError("services"),
         MemoryError(),
         RecursionError("too deep"),
-        OSError(errno.EIO, os.strerror(errno.EIO)),
         ValueError("pax header"),
     ],
     ids=lambda error: type(error).__name__,
@@ -637,7 +636,7 @@ def test_a_store_that_cannot_be_compared_is_that_apps_alone(
     mocker.patch("compose_apps_early_start.preloaded.find", find)
     broken, good = read_apps(settings, ("a", "b"), never)
     assert broken.failure
-    assert broken.failure.cause is Cause.INTERNAL_ERROR
+    assert broken.failure.cause is Cause.APP_FOLDER_UNREADABLE
     assert "Input/output error" in broken.failure.message
     assert good.failure is None
 
