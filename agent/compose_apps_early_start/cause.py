@@ -180,7 +180,7 @@ class Cause(Enum):
     )
     DEPENDENCY_FAILED = (
         "dependency-failed",
-        "look at the log of the service that failed with 'docker compose logs'",
+        "run 'docker compose logs' for the service that failed, in the app's folder",
         _PASSES,
     )
     EXITED = ("exited", "look at its log with 'docker compose logs'", _PASSES)
