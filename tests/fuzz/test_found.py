@@ -1,0 +1,56 @@
+"""What fuzzing has found, each as a plain test."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compose_apps_early_start import status
+from compose_apps_early_start.errors import EarlyStartError
+from compose_apps_early_start.settings import Settings
+from fuzz.test_answers import ANSWERS, CONTAINER, FOLDER, Dockerd, dockerd  # noqa: F401
+from fuzz.test_files import RECORD
+
+DEEP = b"[" * 9000
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(root=tmp_path)
+
+
+def put(file: Path, data: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"apps": [{"name": "shop"}]}, id="an app with keys missing"),
+        pytest.param({"apps": None}, id="no apps"),
+        pytest.param({"pid": "1"}, id="a process id that is text"),
+        pytest.param({"unknown": [{"name": None}]}, id="an unknown name that is none"),
+        pytest.param({"message": []}, id="a message that is no text"),
+    ],
+)
+def test_a_record_that_is_not_whole_is_refused_by_name(
+    settings: Settings, change: dict[str, Any]
+) -> None:
+    put(settings.run_status, json.dumps({**RECORD, **change}).encode())
+    with pytest.raises(EarlyStartError, match=r"status\.json: not a whole record of a run"):
+        status.load(settings)
+
+
+def test_a_record_that_is_nested_too_deep_is_refused_by_name(settings: Settings) -> None:
+    put(settings.run_status, DEEP)
+    with pytest.raises(EarlyStartError, match=r"status\.json: not a record of a run"):
+        status.load(settings)
+
+
+def test_a_record_that_is_no_plain_file_is_refused_and_not_waited_for(settings: Settings) -> None:
+    settings.run_status.parent.mkdir(parents=True)
+    os.mkfifo(settings.run_status)
+    with pytest.raises(EarlyStartError, match="not a plain file"):
+        status.load(settings)
