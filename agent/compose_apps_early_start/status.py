@@ -99,7 +99,8 @@ class Recorder:
                 self.record.engine_wait_seconds = seconds
             if event.kind is Kind.ABORTED:
                 self.record.message, self.record.hint = event.message, event.hint
-        elif event.kind in _APP_STATES:
+        # A call that ends after its app was given up changes nothing of that.
+        elif event.kind in _APP_STATES and self.record.app(event.app).state != "failed":
             app = self.record.app(event.app)
             app.state = _APP_STATES[event.kind]
             app.cause, app.hint = event.cause, event.hint

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from compose_apps_early_start import status
+from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.errors import EarlyStartError
+from compose_apps_early_start.report import Event, Kind
 from compose_apps_early_start.settings import Settings
 from fuzz.test_answers import ANSWERS, CONTAINER, FOLDER, Dockerd, dockerd  # noqa: F401
 from fuzz.test_files import RECORD
@@ -54,3 +56,14 @@ def test_a_record_that_is_no_plain_file_is_refused_and_not_waited_for(settings: 
     os.mkfifo(settings.run_status)
     with pytest.raises(EarlyStartError, match="not a plain file"):
         status.load(settings)
+
+
+def test_an_app_that_was_given_up_stays_so_on_record_when_its_call_ends(
+    settings: Settings,
+) -> None:
+    recorder = status.Recorder(settings, pytest.fail)
+    recorder.begin(["shop"], ())
+    recorder(Event.failed("shop", Failure(Cause.ENGINE_UNAVAILABLE, "dockerd did not answer")))
+    recorder(Event(Kind.RESTORED, "folder put back", "shop"))
+    (app,) = recorder.record.apps
+    assert (app.state, app.cause) == ("failed", "engine-unavailable")
