@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compose_apps_early_start import status
+from compose_apps_early_start import oneshots, status
 from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.errors import EarlyStartError
 from compose_apps_early_start.report import Event, Kind
@@ -56,6 +56,11 @@ def test_a_record_that_is_no_plain_file_is_refused_and_not_waited_for(settings: 
     os.mkfifo(settings.run_status)
     with pytest.raises(EarlyStartError, match="not a plain file"):
         status.load(settings)
+
+
+def test_one_shots_in_a_file_that_is_nested_too_deep_are_not_known(settings: Settings) -> None:
+    put(settings.finished, DEEP)
+    assert oneshots.recall(settings, "1:2") == frozenset()
 
 
 def test_an_app_that_was_given_up_stays_so_on_record_when_its_call_ends(
