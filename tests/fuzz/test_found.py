@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compose_apps_early_start import oneshots, status
+from compose_apps_early_start import oneshots, restorable, status
 from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.errors import EarlyStartError
 from compose_apps_early_start.report import Event, Kind
 from compose_apps_early_start.settings import Settings
 from fuzz.test_answers import ANSWERS, CONTAINER, FOLDER, Dockerd, dockerd  # noqa: F401
-from fuzz.test_files import RECORD
+from fuzz.test_files import INSTALLED, RECORD
 
 DEEP = b"[" * 9000
 
@@ -61,6 +61,14 @@ def test_a_record_that_is_no_plain_file_is_refused_and_not_waited_for(settings: 
 def test_one_shots_in_a_file_that_is_nested_too_deep_are_not_known(settings: Settings) -> None:
     put(settings.finished, DEEP)
     assert oneshots.recall(settings, "1:2") == frozenset()
+
+
+def test_a_uri_in_installed_versions_that_is_no_text_is_none(tmp_path: Path) -> None:
+    (target,) = INSTALLED.values()
+    apps = {"shop": {"uri": 5}, "telemetry": {"uri": "x"}}
+    changed = {"board": {**target, "custom": {"docker_compose_apps": apps}}}
+    put(tmp_path / "installed_versions", json.dumps(changed).encode())
+    assert restorable.installed_uris(tmp_path / "installed_versions") == {"telemetry": "x"}
 
 
 def test_an_app_that_was_given_up_stays_so_on_record_when_its_call_ends(
