@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compose_apps_early_start import oneshots, restorable, status
+from compose_apps_early_start import diagnosis, oneshots, restorable, status
 from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.errors import EarlyStartError
 from compose_apps_early_start.report import Event, Kind
 from compose_apps_early_start.settings import Settings
+from fuzz.fuzzing import Within
 from fuzz.test_answers import ANSWERS, CONTAINER, FOLDER, Dockerd, dockerd  # noqa: F401
 from fuzz.test_files import INSTALLED, RECORD
 
@@ -69,6 +70,13 @@ def test_a_uri_in_installed_versions_that_is_no_text_is_none(tmp_path: Path) -> 
     changed = {"board": {**target, "custom": {"docker_compose_apps": apps}}}
     put(tmp_path / "installed_versions", json.dumps(changed).encode())
     assert restorable.installed_uris(tmp_path / "installed_versions") == {"telemetry": "x"}
+
+
+def test_what_compose_prints_in_endless_lines_that_go_on_costs_no_time(tmp_path: Path) -> None:
+    """It was a second for 300 KB, and four times as much for twice of that."""
+    words = " x\n" * (1 << 20) + "Error: no space left on device\n"
+    with Within(tmp_path):
+        assert diagnosis.diagnose(words).cause is Cause.NO_SPACE
 
 
 def test_an_app_that_was_given_up_stays_so_on_record_when_its_call_ends(
