@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from compose_apps_early_start import diagnosis, oneshots, restorable, status
 from compose_apps_early_start.cause import Cause, Failure
+from compose_apps_early_start.compose import Compose
 from compose_apps_early_start.errors import EarlyStartError
 from compose_apps_early_start.report import Event, Kind
 from compose_apps_early_start.settings import Settings
@@ -77,6 +78,18 @@ def test_what_compose_prints_in_endless_lines_that_go_on_costs_no_time(tmp_path:
     words = " x\n" * (1 << 20) + "Error: no space left on device\n"
     with Within(tmp_path):
         assert diagnosis.diagnose(words).cause is Cause.NO_SPACE
+
+
+def test_json_of_compose_that_is_nested_too_deep_is_that_apps_failure(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(settings.root / "usr/lib/docker/cli-plugins/docker-compose", b"")
+    (settings.root / "usr/lib/docker/cli-plugins/docker-compose").chmod(0o755)
+    compose = Compose(settings)
+    monkeypatch.setattr(compose, "_run", lambda *_: (0, '{"a":' * 9000, ""))
+    found = compose.config(settings.root)
+    assert isinstance(found, Failure)
+    assert found.cause is Cause.COMPOSE_FAILED
 
 
 def test_an_app_that_was_given_up_stays_so_on_record_when_its_call_ends(
