@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compose_apps_early_start import diagnosis, oneshots, restorable, status
+import stores
+from compose_apps_early_start import bundle, diagnosis, oneshots, restorable, status
 from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.compose import Compose
 from compose_apps_early_start.errors import EarlyStartError
 from compose_apps_early_start.report import Event, Kind
 from compose_apps_early_start.settings import Settings
+from compose_apps_early_start.store import Store, StoreError
 from fuzz.fuzzing import Within
 from fuzz.test_answers import ANSWERS, CONTAINER, FOLDER, Dockerd, dockerd  # noqa: F401
 from fuzz.test_files import INSTALLED, RECORD
@@ -90,6 +92,22 @@ def test_json_of_compose_that_is_nested_too_deep_is_that_apps_failure(
     found = compose.config(settings.root)
     assert isinstance(found, Failure)
     assert found.cause is Cause.COMPOSE_FAILED
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../other/docker-compose.yml", "a\0b"])
+@pytest.mark.parametrize("indexed", [True, False])
+def test_a_name_in_a_bundle_that_leads_out_is_not_even_read(
+    tmp_path: Path, name: str, indexed: bool
+) -> None:
+    if "\0" in name and not indexed:
+        name = "../b"  # no tar archive can hold the other
+    builder = stores.Builder(tmp_path / "store")
+    packed = stores.files({name: b"x"} if not indexed else {})
+    builder.app("shop", packed, {name: "0" * 64} if indexed else None)
+    store = Store(tmp_path / "store")
+    ((version,),) = store.versions().values()
+    with Within(tmp_path), pytest.raises(StoreError, match="leads out of the app's folder"):
+        bundle.index(store, version, store.manifest(version))
 
 
 def test_an_app_that_was_given_up_stays_so_on_record_when_its_call_ends(
