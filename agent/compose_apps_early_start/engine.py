@@ -14,7 +14,7 @@ from typing import Any
 
 from . import charset
 from .container import Container, Listed, State, Storage
-from .errors import EngineError, RefusedError
+from .errors import EngineError, NotUnderstoodError, RefusedError
 from .settings import Settings
 
 with charset.not_detected():
@@ -28,6 +28,21 @@ REQUEST_SECONDS = 60.0
 
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 0.5
 """Between two attempts, in seconds, while nothing listens on the socket."""
+
+_NOT_UNDERSTOOD = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""At which the SDK and this module end with an answer that is not as dockerd's API describes it.
+
+RuntimeError is the SDK's for a stream that breaks off within an object, as that of a dockerd that is
+killed may.
+"""
 
 _PROJECT = "com.docker.compose.project"
 
@@ -73,7 +88,11 @@ class Engine:
                     timeout=max(0.001, deadline - time.monotonic()),
                 )
                 break
-            except (docker.errors.DockerException, requests.RequestException) as error:
+            except (
+                docker.errors.DockerException,
+                requests.RequestException,
+                *_NOT_UNDERSTOOD,
+            ) as error:
                 if time.monotonic() + delay > deadline:
                     raise EngineError(
                         f"dockerd did not answer on {settings.docker_socket} "
@@ -192,25 +211,23 @@ class Engine:
 
     def _list(self, label: str) -> tuple[Listed, ...]:
         with _speaking():
-            found = self._client.containers(all=True, filters={"label": label})
-        return tuple(
-            Listed(
-                id=each["Id"],
-                name=next(iter(each.get("Names") or ()), "").lstrip("/"),
-                project=(each.get("Labels") or {}).get(_PROJECT, ""),
-                folder=(each.get("Labels") or {}).get(f"{_PROJECT}.working_dir", ""),
+            return tuple(
+                Listed(
+                    id=str(each["Id"]),
+                    name=next(iter(each.get("Names") or ()), "").lstrip("/"),
+                    project=str((each.get("Labels") or {}).get(_PROJECT, "")),
+                    folder=str((each.get("Labels") or {}).get(f"{_PROJECT}.working_dir", "")),
+                )
+                for each in self._client.containers(all=True, filters={"label": label})
             )
-            for each in found
-        )
 
     def _inspect(self, listed: Listed) -> Container | None:
         """Return all about a container; None if it was removed since it was listed."""
         try:
             with _speaking():
-                found = self._client.inspect_container(listed.id)
-            return self._container(listed, found)
-        except RefusedError as error:
-            if error.missing:
+                return self._container(listed, self._client.inspect_container(listed.id))
+        except (RefusedError, NotUnderstoodError) as error:
+            if isinstance(error, RefusedError) and error.missing:
                 return None
             return Container(**vars(listed), service="", error=str(error))
 
@@ -343,7 +360,8 @@ class Watch:
         while not self._closed:
             with contextlib.suppress(EngineError), _speaking():
                 for event in self._client.events(since=self._since, filters=filters, decode=True):
-                    self.wake(event["Actor"]["Attributes"][_PROJECT])
+                    with contextlib.suppress(*_NOT_UNDERSTOOD):  # an event that is of no project
+                        self.wake(event["Actor"]["Attributes"][_PROJECT])
             # The stream ends when dockerd does.
             self.losses += 1
             self.wake()
@@ -387,6 +405,11 @@ def _speaking() -> Iterator[None]:
     ) as error:
         raise EngineError(
             f"dockerd does not answer: {_innermost(error)}", "look at 'journalctl -u docker'"
+        ) from error
+    except _NOT_UNDERSTOOD as error:
+        raise NotUnderstoodError(
+            f"dockerd's answer is not understood: {type(error).__name__}: {error}",
+            "look at 'journalctl -u docker', and at 'docker version'",
         ) from error
 
 

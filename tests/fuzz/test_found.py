@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import stores
 from compose_apps_early_start import bundle, diagnosis, oneshots, restorable, status
 from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.compose import Compose
-from compose_apps_early_start.errors import EarlyStartError
+from compose_apps_early_start.engine import Engine
+from compose_apps_early_start.errors import EarlyStartError, EngineError, NotUnderstoodError
 from compose_apps_early_start.report import Event, Kind
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.store import Store, StoreError
@@ -108,6 +110,62 @@ def test_a_name_in_a_bundle_that_leads_out_is_not_even_read(
     ((version,),) = store.versions().values()
     with Within(tmp_path), pytest.raises(StoreError, match="leads out of the app's folder"):
         bundle.index(store, version, store.manifest(version))
+
+
+def test_a_container_of_which_dockerd_says_nonsense_is_one_apps_failure(
+    dockerd: tuple[Dockerd, Settings],  # noqa: F811
+) -> None:
+    server, settings = dockerd
+    without_state = {key: each for key, each in CONTAINER.items() if key != "State"}
+    server.set({"/containers/[^/]+/json": (200, json.dumps(without_state).encode())})
+    (found,) = Engine.connect(settings, 5.0).containers(FOLDER)
+    assert found.state == "unreadable"
+    assert found.error == "dockerd's answer is not understood: KeyError: 'State'"
+
+
+def test_a_list_of_which_dockerd_says_nonsense_is_an_error_of_the_engine(
+    dockerd: tuple[Dockerd, Settings],  # noqa: F811
+) -> None:
+    server, settings = dockerd
+    server.set({"/containers/json": (200, b"[null]")})
+    with pytest.raises(NotUnderstoodError, match="not understood"):
+        Engine.connect(settings, 5.0).containers(FOLDER)
+
+
+def test_an_event_that_is_not_understood_does_not_end_the_watch(
+    dockerd: tuple[Dockerd, Settings],  # noqa: F811
+) -> None:
+    server, settings = dockerd
+    server.set({"/events": (200, b"null\n" + json.dumps(ANSWERS["/events"]).encode())})
+    watch = Engine.connect(settings, 5.0).watch()
+    deadline = time.monotonic() + 10
+    found: set[str] = set()
+    while "shop" not in found and time.monotonic() < deadline:
+        found |= watch.changes(0.1)
+    watch.close()
+    assert "shop" in found
+
+
+def test_a_dockerd_that_is_killed_within_an_event_is_a_loss_and_not_the_end_of_the_watch(
+    dockerd: tuple[Dockerd, Settings],  # noqa: F811
+) -> None:
+    server, settings = dockerd
+    server.set({"/events": (200, b'{"Type": "contai')})
+    watch = Engine.connect(settings, 5.0).watch()
+    deadline = time.monotonic() + 10
+    while watch.losses < 2 and time.monotonic() < deadline:
+        watch.changes(0.1)
+    watch.close()
+    assert watch.losses >= 2
+
+
+def test_a_dockerd_that_is_killed_within_its_word_on_a_load_is_an_error_of_the_engine(
+    dockerd: tuple[Dockerd, Settings],  # noqa: F811
+) -> None:
+    server, settings = dockerd
+    server.set({"/images/load": (200, b'{"stream": "Loa')})
+    with pytest.raises(EngineError):
+        Engine.connect(settings, 5.0).load(iter([b"x"]), 5.0)
 
 
 def test_an_app_that_was_given_up_stays_so_on_record_when_its_call_ends(
