@@ -13,12 +13,16 @@ from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.compose import Compose
 from compose_apps_early_start.engine import Engine
 from compose_apps_early_start.errors import EarlyStartError, EngineError, NotUnderstoodError
+from compose_apps_early_start.plan import Action, AppPlan, Step
+from compose_apps_early_start.preloaded import App, Service
 from compose_apps_early_start.report import Event, Kind
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.store import Store, StoreError
 from fuzz.fuzzing import Within
 from fuzz.test_answers import ANSWERS, CONTAINER, FOLDER, Dockerd, dockerd  # noqa: F401
 from fuzz.test_files import INSTALLED, RECORD
+from fuzz.test_runs import Loading, run
+from fuzz.world import Call, Clock, Loss, World
 
 DEEP = b"[" * 9000
 
@@ -166,6 +170,25 @@ def test_a_dockerd_that_is_killed_within_its_word_on_a_load_is_an_error_of_the_e
     server.set({"/images/load": (200, b'{"stream": "Loa')})
     with pytest.raises(EngineError):
         Engine.connect(settings, 5.0).load(iter([b"x"]), 5.0)
+
+
+def world(seconds: float, *losses: Loss) -> tuple[World, AppPlan]:
+    """One app that is up after so many seconds, and what happens to dockerd meanwhile."""
+    app = App("shop", Path("/apps/shop"), "shop", (Service("web", "web", None),))
+    made = World(Clock(), [app], calls=[[Call(seconds, None)]], losses=list(losses))
+    return made, AppPlan(app, (Step(Action.UP),))
+
+
+def test_a_dockerd_that_answers_with_errors_only_is_not_waited_for_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It ended when systemd ended it: such a dockerd is there, so the run went on."""
+    made, plan = world(1.0, Loss(0.5, 10_000.0, False, sick=True))
+    limits = Settings(run_seconds=30.0)
+    complete, events, _ = run(monkeypatch, made, limits, [plan], Loading(made, None, 0.0), None)
+    assert complete
+    assert 30.0 <= made.clock.now - made.begin < 32.0
+    assert [each.cause for each in events if each.kind is Kind.FAILED] == ["engine-unavailable"]
 
 
 def test_an_app_that_was_given_up_stays_so_on_record_when_its_call_ends(
