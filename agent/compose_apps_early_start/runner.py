@@ -458,7 +458,10 @@ class Runner:
             return self._all_decided()
         for each in running:
             own = tuple(found for found in containers if found.folder == str(each.app.folder))
-            self._decide(each, own)
+            try:
+                self._decide(each, own)
+            except Exception as error:  # as above
+                self._fail(each, Failure.unexpected(error))
         self._remember_one_shots(containers)
         return self._all_decided()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import stores
-from compose_apps_early_start import bundle, diagnosis, oneshots, restorable, status
+from compose_apps_early_start import bundle, diagnosis, oneshots, restorable, runner, status
 from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.compose import Compose
 from compose_apps_early_start.engine import Engine
@@ -18,6 +18,7 @@ from compose_apps_early_start.preloaded import App, Service
 from compose_apps_early_start.report import Event, Kind
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.store import Store, StoreError
+from compose_apps_early_start.verdict import Runs
 from fuzz.fuzzing import Within
 from fuzz.test_answers import ANSWERS, CONTAINER, FOLDER, Dockerd, dockerd  # noqa: F401
 from fuzz.test_files import INSTALLED, RECORD
@@ -200,3 +201,20 @@ def test_an_app_that_was_given_up_stays_so_on_record_when_its_call_ends(
     recorder(Event(Kind.RESTORED, "folder put back", "shop"))
     (app,) = recorder.record.apps
     assert (app.state, app.cause) == ("failed", "engine-unavailable")
+
+
+def test_a_defect_in_the_last_look_is_one_apps_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, plan = world(1.0)
+    seen: list[App] = []
+
+    def defect(app: App, *_: object, **__: object) -> Runs:
+        seen.append(app)
+        if len(seen) > 1:
+            raise ValueError("a defect")
+        return Runs()
+
+    monkeypatch.setattr(runner, "judge", defect)
+    complete, events, _ = run(monkeypatch, made, Settings(), [plan], Loading(made, None, 0.0), None)
+    assert complete
+    final = [each.cause for each in events if each.kind in (Kind.RUNNING, Kind.FAILED)]
+    assert final == [None, "internal-error"]
