@@ -131,7 +131,7 @@ class Compose:
             return refused
         try:
             document = json.loads(output[output.index("{") :])
-        except ValueError:
+        except (ValueError, RecursionError):
             return Failure(Cause.COMPOSE_FAILED, "'docker compose config' printed no JSON")
         if not isinstance(document, dict) or not document.get("services"):
             return Failure(Cause.COMPOSE_FILE_INVALID, "no service is active")

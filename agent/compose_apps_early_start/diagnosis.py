@@ -11,6 +11,9 @@ from .cause import Cause, Failure
 MOST_CHARACTERS = 400
 """Of a message: it has to fit into one line of the journal that a person reads."""
 
+MOST_READ = 64 << 10
+"""Characters of what compose said that are read: the reason stands at the end."""
+
 _WORDS = tuple(
     (re.compile(pattern, re.IGNORECASE), cause)
     for pattern, cause in (
@@ -90,7 +93,7 @@ def cause_of(words: str) -> Cause | None:
 def _sentences(output: str) -> list[str]:
     """Return what compose said, without its progress; what goes on in the next line is joined."""
     sentences: list[str] = []
-    for line in output.splitlines():
+    for line in output[-MOST_READ:].splitlines():
         if not line.strip() or _PROGRESS.fullmatch(line):
             continue
         # What went wrong with one container stands indented among the progress.

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from . import charset
-from .cause import Failure
 from .container import Container, Listed, State, Storage
-from .errors import EngineError, RefusedError
+from .errors import EngineError, NotUnderstoodError, RefusedError
 from .settings import Settings
 
 with charset.not_detected():
@@ -30,7 +29,23 @@ REQUEST_SECONDS = 60.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 0.5
 """Between two attempts, in seconds, while nothing listens on the socket."""
 
-_PROJECT = "com.docker.compose.project"
+_NOT_UNDERSTOOD = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""At which the SDK and this module end with an answer that is not as dockerd's API describes it.
+
+RuntimeError is the SDK's for a stream that breaks off within an object, as that of a dockerd may
+that is killed.
+"""
+
+_COMPOSE = "com.docker.compose"
+_PROJECT = f"{_COMPOSE}.project"
 
 # The agent needs nothing of root's docker configuration, and a broken one must not stop it.
 docker.utils.config.find_config_file = lambda _path=None: None
@@ -74,7 +89,11 @@ class Engine:
                     timeout=max(0.001, deadline - time.monotonic()),
                 )
                 break
-            except (docker.errors.DockerException, requests.RequestException) as error:
+            except (
+                docker.errors.DockerException,
+                requests.RequestException,
+                *_NOT_UNDERSTOOD,
+            ) as error:
                 if time.monotonic() + delay > deadline:
                     raise EngineError(
                         f"dockerd did not answer on {settings.docker_socket} "
@@ -193,32 +212,26 @@ class Engine:
 
     def _list(self, label: str) -> tuple[Listed, ...]:
         with _speaking():
-            found = self._client.containers(all=True, filters={"label": label})
-        return tuple(
-            Listed(
-                id=each["Id"],
-                name=next(iter(each.get("Names") or ()), "").lstrip("/"),
-                project=(each.get("Labels") or {}).get(_PROJECT, ""),
-                folder=(each.get("Labels") or {}).get(f"{_PROJECT}.working_dir", ""),
-                service=(each.get("Labels") or {}).get("com.docker.compose.service", ""),
+            return tuple(
+                Listed(
+                    id=str(each["Id"]),
+                    name=next(iter(each.get("Names") or ()), "").lstrip("/"),
+                    project=str((each.get("Labels") or {}).get(_PROJECT, "")),
+                    folder=str((each.get("Labels") or {}).get(f"{_PROJECT}.working_dir", "")),
+                    service=str((each.get("Labels") or {}).get(f"{_COMPOSE}.service", "")),
+                )
+                for each in self._client.containers(all=True, filters={"label": label})
             )
-            for each in found
-        )
 
     def _inspect(self, listed: Listed) -> Container | None:
         """Return all about a container; None if it was removed since it was listed."""
         try:
             with _speaking():
-                found = self._client.inspect_container(listed.id)
-            return self._container(listed, found)
-        except RefusedError as error:
-            if error.missing:
+                return self._container(listed, self._client.inspect_container(listed.id))
+        except (RefusedError, NotUnderstoodError) as error:
+            if isinstance(error, RefusedError) and error.missing:
                 return None
             return Container(**vars(listed), error=str(error))
-        except EngineError:
-            raise
-        except Exception as error:  # dockerd may answer anything; it is this container's alone
-            return Container(**vars(listed), error=Failure.unexpected(error).message)
 
     def _container(self, listed: Listed, found: dict[str, Any]) -> Container:
         labels = found["Config"].get("Labels") or {}
@@ -226,7 +239,7 @@ class Engine:
         attached = found["NetworkSettings"].get("Networks") or {}
         return Container(
             **vars(listed),
-            one_off=labels.get("com.docker.compose.oneoff") == "True",
+            one_off=labels.get(f"{_COMPOSE}.oneoff") == "True",
             image=found["Config"]["Image"],
             published_hash=labels.get("io.compose-spec.config-hash"),
             state=state["Status"],
@@ -348,11 +361,12 @@ class Watch:
         connected = True
         while not self._closed:
             # Whatever dockerd sends instead of an event, the stream is begun anew.
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(EngineError), _speaking():
                 events = self._client.events(since=self._since, filters=filters, decode=True)
                 connected = True
                 for event in events:
-                    self.wake(event["Actor"]["Attributes"][_PROJECT])
+                    with contextlib.suppress(*_NOT_UNDERSTOOD):  # an event that is of no project
+                        self.wake(event["Actor"]["Attributes"][_PROJECT])
             # The stream ends when dockerd does: once, however often it is asked for meanwhile.
             self.losses += connected
             connected = False
@@ -397,6 +411,11 @@ def _speaking() -> Iterator[None]:
     ) as error:
         raise EngineError(
             f"dockerd does not answer: {_innermost(error)}", "look at 'journalctl -u docker'"
+        ) from error
+    except _NOT_UNDERSTOOD as error:
+        raise NotUnderstoodError(
+            f"dockerd's answer is not understood: {type(error).__name__}: {error}",
+            "look at 'journalctl -u docker', and at 'docker version'",
         ) from error
 
 

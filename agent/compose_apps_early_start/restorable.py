@@ -34,6 +34,7 @@ def installed_uris(file: Path) -> Mapping[str, str]:
             for target in targets.values()
             if target.get("is_current")
             for app, details in target["custom"]["docker_compose_apps"].items()
+            if isinstance(details["uri"], str)
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}

@@ -410,8 +410,8 @@ class Runner:
             self._begin_time(each)
             try:
                 self._decide(each, self._engine.containers(str(each.app.folder)))
-            except EngineError:
-                self._await_engine()
+            except EngineError as error:
+                self._await_engine(error)
                 return
             except Exception as error:  # dockerd may answer anything
                 self._fail(each, Failure.unexpected(error))
@@ -454,12 +454,15 @@ class Runner:
         running = [each for each in self._runs if isinstance(each.outcome, Runs)]
         try:
             containers = self._engine.containers(*(str(each.app.folder) for each in running))
-        except EngineError:
-            self._await_engine()
-            return False
+        except EngineError as error:
+            self._await_engine(error)
+            return self._all_decided()
         for each in running:
             own = tuple(found for found in containers if found.folder == str(each.app.folder))
-            self._decide(each, own)
+            try:
+                self._decide(each, own)
+            except Exception as error:  # as above
+                self._fail(each, Failure.unexpected(error))
         self._remember_one_shots(containers)
         return self._all_decided()
 
@@ -472,9 +475,16 @@ class Runner:
             message = f"{self._settings.finished}: cannot be written: {error.strerror}"
             self._report(Event(Kind.NOTE, message))
 
-    def _await_engine(self) -> None:
-        """Wait for a dockerd that went away; everything is judged again after that."""
+    def _await_engine(self, error: EngineError | None = None) -> None:
+        """Wait for a dockerd that went away; everything is judged again after that.
+
+        `error` is its answer to a question about containers. One that is back, and still answers
+        with errors when the time of the run is up, is waited for no longer.
+        """
         began = time.monotonic()
+        if error and began >= self._deadline:
+            self._fail_all(error)
+            return
         # The end of its events comes a moment later than its first failure.
         self._watch.changes(ENGINE_PAUSE)
         self._losses = self._watch.losses
@@ -482,10 +492,8 @@ class Runner:
         seconds = min(self._settings.engine_seconds, self._deadline - began)
         try:
             Engine.connect(self._settings, max(0.0, seconds))
-        except EngineError as error:
-            for each in self._runs:
-                if not each.has_failed:
-                    self._fail(each, Failure(Cause.ENGINE_UNAVAILABLE, str(error)))
+        except EngineError as unavailable:
+            self._fail_all(unavailable)
             return
         self._identity = self._engine.identity()
         self._finished = frozenset()
@@ -495,6 +503,11 @@ class Runner:
             each.look_at = 0.0
             if isinstance(each.outcome, Runs):
                 each.outcome = None
+
+    def _fail_all(self, error: EngineError) -> None:
+        for each in self._runs:
+            if not each.has_failed:
+                self._fail(each, Failure(Cause.ENGINE_UNAVAILABLE, str(error)))
 
     def _keep_deadlines(self) -> None:
         for each in self._runs:

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
+from . import plainfile
 from .errors import EarlyStartError
 from .report import Event, Kind, printable
 from .settings import Settings
@@ -16,6 +17,9 @@ from .shortlist import UnknownName
 
 SCHEMA = 1
 """Raised when a key changes its meaning or goes away; new keys may come without."""
+
+MOST_BYTES = 16 << 20
+"""Of the status file: an app takes half a kilobyte in it."""
 
 
 @dataclass
@@ -95,7 +99,8 @@ class Recorder:
                 self.record.engine_wait_seconds = seconds
             if event.kind is Kind.ABORTED:
                 self.record.message, self.record.hint = event.message, event.hint
-        elif event.kind in _APP_STATES:
+        # A call that ends after its app was given up changes nothing of that.
+        elif event.kind in _APP_STATES and self.record.app(event.app).state != "failed":
             app = self.record.app(event.app)
             app.state = _APP_STATES[event.kind]
             app.cause, app.hint = event.cause, event.hint
@@ -164,7 +169,7 @@ def load(settings: Settings) -> dict[str, Any]:
     """
     for file in (settings.run_status, settings.last_run):
         try:
-            data = file.read_bytes()
+            data = plainfile.read(file, MOST_BYTES)
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -173,10 +178,13 @@ def load(settings: Settings) -> dict[str, Any]:
             ) from error
         try:
             record = json.loads(data)
-            if record["schema"] == SCHEMA:
+            if record["schema"] != SCHEMA:
+                found = f"schema {record['schema']}, this version knows {SCHEMA}"
+            elif _is_whole(record):
                 return _without_dead_run(record)
-            found = f"schema {record['schema']}, this version knows {SCHEMA}"
-        except (ValueError, KeyError, TypeError):
+            else:
+                found = "not a whole record of a run"
+        except (ValueError, KeyError, TypeError, RecursionError):
             found = "not a record of a run"
         raise EarlyStartError(
             f"{file}: {found}", "run 'compose-apps-early-start start' to have a new one written"
@@ -185,6 +193,25 @@ def load(settings: Settings) -> dict[str, Any]:
         "there is no record of a run on this device",
         "see 'systemctl status compose-apps-early-start'; on a registered device nothing is run",
     )
+
+
+def _is_whole(record: dict[str, Any]) -> bool:
+    """Tell whether everything is in `record`, and of the right type."""
+    return (
+        _fits(record, RunRecord)
+        and all(_fits(each, AppRecord) for each in record["apps"])
+        and all(_fits(each, UnknownName) for each in record["unknown"])
+    )
+
+
+def _fits(found: object, kind: type) -> bool:
+    if not isinstance(found, dict):
+        return False
+    for name, hint in get_type_hints(kind).items():
+        kind_of_value = list if get_origin(hint) is list else hint
+        if name not in found or not isinstance(found[name], kind_of_value):
+            return False
+    return True
 
 
 def _without_dead_run(record: dict[str, Any]) -> dict[str, Any]:
