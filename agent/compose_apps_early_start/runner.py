@@ -23,7 +23,7 @@ from .compose import Compose
 from .container import Container
 from .diagnosis import cause_of
 from .engine import Engine
-from .errors import EngineError, InterruptedRun
+from .errors import EngineError, InterruptedRun, RefusedError
 from .images import Loader
 from .plan import Action, AppPlan, Plan
 from .preloaded import App
@@ -77,7 +77,7 @@ class AppRun:
     wants_up: bool
     reconnects: bool
     next_up: float = 0.0
-    back_off: float = FIRST_BACK_OFF
+    back_off: float = field(default_factory=lambda: FIRST_BACK_OFF)
     busy: float | None = None
     tried: bool = False
     deadline: float = math.inf
@@ -166,15 +166,25 @@ class Runner:
                 self._wait()
             complete = True
         except InterruptedRun:
+            pass
+        finally:
+            # In a run that ends by itself calls go on for apps only whose time is up.
             self._loader.cancel()
             self._compose.cancel()
-        finally:
             self._watch.close()
             self._await_calls()
         for each in self._runs:
             if each.outcome is None:
-                self._fail(each, Failure(Cause.INTERRUPTED, "the run was ended before the app ran"))
+                self._fail(each, self._interrupted(each))
         return complete
+
+    def _interrupted(self, each: AppRun) -> Failure:
+        if each.trouble == NOT_TRIED and not each.tried and each.busy is None:
+            return NOT_TRIED
+        message = "the run was ended before the app ran"
+        if each.trouble != NOT_TRIED:
+            message += f": {each.trouble.message}"
+        return Failure(Cause.INTERRUPTED, message)
 
     def _all_decided(self) -> bool:
         return all(each.outcome is not None for each in self._runs)
@@ -186,7 +196,7 @@ class Runner:
             if each.app.project in changed:
                 each.look_at = 0.0
         if self._watch.losses != self._losses:
-            self._await_engine()
+            self._await_engine(EngineError("dockerd went away", Cause.ENGINE_LOST.hint))
 
     def _next_moment(self) -> float:
         moments = [self._deadline]
@@ -283,7 +293,11 @@ class Runner:
                 failure = self._restore_folder(app, app.restorable)
             elif step.image:
                 version = app.restorable.version
-                failure = self._loader.load(step.image, app.name, version, self._deadline)
+                try:
+                    failure = self._loader.load(step.image, app.name, version, self._deadline)
+                except RefusedError as error:
+                    cause = cause_of(str(error)) or Cause.IMAGE_NOT_LOADED
+                    failure = Failure(cause, f"image {step.image.reference}: {error}")
             if failure:
                 return failure
         return None
@@ -330,7 +344,8 @@ class Runner:
                 cause = cause_of(words) or Cause.NETWORK_STALE
                 refused = Failure(cause, f"container {container.name!r}: {words}")
                 if container.state != "running" and container.service not in each.replaced:
-                    refused = self._make_anew(each, container, words)
+                    # Its other containers are not those any more that were looked at.
+                    return self._make_anew(each, container, words)
         return refused
 
     def _make_anew(self, each: AppRun, container: Container, words: str) -> Ending:
@@ -345,9 +360,10 @@ class Runner:
     def _take_endings(self) -> None:
         while self._ended:
             each, ending = self._ended.popleft()
-            each.busy = None
-            if each.has_failed:
+            if each.has_failed or each.busy is None:  # nobody waits for it any more
+                each.busy = None
                 continue
+            each.busy = None
             if each.prepares:
                 self._take_prepared(each, ending)
             else:
@@ -397,13 +413,14 @@ class Runner:
 
     def _look_at_containers(self) -> None:
         for each in self._runs:
-            if not each.is_watched or min(each.look_at, each.deadline) > self._now:
+            due = min(each.look_at, each.deadline) if each.outcome is None else each.look_at
+            if not each.is_watched or due > self._now:
                 continue
             self._begin_time(each)
             try:
                 self._decide(each, self._engine.containers(str(each.app.folder)))
-            except EngineError:
-                self._await_engine()
+            except EngineError as error:
+                self._await_engine(error)
                 return
             except Exception as error:  # dockerd may answer anything
                 self._fail(each, Failure.unexpected(error))
@@ -446,12 +463,15 @@ class Runner:
         running = [each for each in self._runs if isinstance(each.outcome, Runs)]
         try:
             containers = self._engine.containers(*(str(each.app.folder) for each in running))
-        except EngineError:
-            self._await_engine()
+        except EngineError as error:
+            self._await_engine(error)
             return False
         for each in running:
             own = tuple(found for found in containers if found.folder == str(each.app.folder))
-            self._decide(each, own)
+            try:
+                self._decide(each, own)
+            except Exception as error:  # one app's, as above
+                self._fail(each, Failure.unexpected(error))
         self._remember_one_shots(containers)
         return self._all_decided()
 
@@ -464,35 +484,47 @@ class Runner:
             message = f"{self._settings.finished}: cannot be written: {error.strerror}"
             self._report(Event(Kind.NOTE, message))
 
-    def _await_engine(self) -> None:
-        """Wait for a dockerd that went away; everything is judged again after that."""
+    def _await_engine(self, error: EngineError) -> None:
+        """Wait for a dockerd that went away by `error`; everything is judged again after that."""
         began = time.monotonic()
+        if began >= self._deadline:
+            self._lose_engine(Failure(Cause.ENGINE_LOST, str(error)))
+            return
         # The end of its events comes a moment later than its first failure.
         self._watch.changes(ENGINE_PAUSE)
+        if self._losses != self._watch.losses:
+            self._report(Event(Kind.WAITING, "dockerd went away: waiting until it is back"))
         self._losses = self._watch.losses
-        self._report(Event(Kind.WAITING, "dockerd went away: waiting until it is back"))
         seconds = min(self._settings.engine_seconds, self._deadline - began)
         try:
             Engine.connect(self._settings, max(0.0, seconds))
-        except EngineError as error:
-            for each in self._runs:
-                if not each.has_failed:
-                    self._fail(each, Failure(Cause.ENGINE_UNAVAILABLE, str(error)))
+        except EngineError as lost:
+            self._lose_engine(Failure(Cause.ENGINE_UNAVAILABLE, str(lost)))
             return
         self._identity = self._engine.identity()
         self._finished = frozenset()
         outage = time.monotonic() - began
         for each in self._runs:
-            each.deadline = min(self._deadline, each.deadline + outage)
+            if each.deadline < math.inf:
+                each.deadline = min(self._deadline, each.deadline + outage)
             each.look_at = 0.0
             if isinstance(each.outcome, Runs):
                 each.outcome = None
+        # They are to be looked at now, not when the next container changes.
+        self._watch.wake()
+
+    def _lose_engine(self, failure: Failure) -> None:
+        for each in self._runs:
+            if not each.has_failed:
+                self._fail(each, failure)
 
     def _keep_deadlines(self) -> None:
         for each in self._runs:
             if each.outcome is not None:
                 continue
-            if self._now >= self._deadline and (each.prepares or not each.tried):
+            if self._now >= self._deadline and each.prepares and not each.plan.does(Action.UP):
+                self._leave_unprepared(each)
+            elif self._now >= self._deadline and (each.prepares or not (each.tried or each.busy)):
                 doing = "while it was put back" if each.busy is not None else "before its turn"
                 message = f"the time of the whole run was up {doing}"
                 self._fail(each, Failure(Cause.RUN_TIMEOUT, message))
@@ -500,6 +532,14 @@ class Runner:
                 self._fail(each, each.trouble)
         if self._now >= self._deadline:
             self._loader.cancel()
+
+    def _leave_unprepared(self, each: AppRun) -> None:
+        """Judge an app that runs, though not all could be put back beside it."""
+        message = "the time of the whole run was up before all was put back"
+        self._report(Event(Kind.NOTE, message, each.app.name, hint=Cause.RUN_TIMEOUT.hint))
+        each.prepares = False
+        each.busy = None
+        self._watch.wake()
 
     # What is told.
 
