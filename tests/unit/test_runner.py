@@ -567,12 +567,16 @@ def test_what_may_pass_is_waited_for(device: Device, cause: Cause) -> None:
     ] * 2
 
 
-@pytest.mark.parametrize("cause", PASSING, ids=lambda cause: cause.label)
+@pytest.mark.parametrize(
+    "cause",
+    [Cause.PORT_TAKEN, Cause.COMPOSE_FAILED, Cause.NETWORK_MISSING],
+    ids=lambda cause: cause.label,
+)
 def test_what_does_not_pass_is_told_when_the_apps_time_is_up(device: Device, cause: Cause) -> None:
-    device.settings = quick(device.settings, app_seconds=0.15)
+    device.settings = quick(device.settings, app_seconds=0.4)
     device.compose.endings["shop"] = [fail(cause)]
     assert device.run(app("shop"), app("other")) is True
-    assert 3 <= len(device.compose.calls) < 30
+    assert 2 <= device.compose.calls.count(UP) < 30
     assert device.ends() == {"shop": cause.label, "other": None}
     assert device.message("shop") == f"compose said {cause.label}"
 
@@ -697,7 +701,7 @@ def test_what_is_waited_for_is_not_told_all_the_time(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "STATUS_SECONDS", 0.1)
-    device.settings = quick(device.settings, app_seconds=0.35)
+    device.settings = quick(device.settings, app_seconds=1.0)
     counter = itertools.count(1)
 
     def restarted() -> tuple[Container, ...]:
@@ -707,7 +711,7 @@ def test_what_is_waited_for_is_not_told_all_the_time(
     device.engine.held[str(app().folder)] = restarted
     device.run(app("shop"))
     pending = [each.message for each in device.events if each.kind is Kind.PENDING]
-    assert 2 <= len(pending) <= 4
+    assert 2 <= len(pending) <= 11
     assert len(set(pending)) == len(pending)
 
 
