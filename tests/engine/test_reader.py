@@ -321,8 +321,10 @@ def test_the_reader_decides_as_compose_does(shared_board: Board, tmp_path: Path)
             text = (shared_board.folder(name) / "docker-compose.yml").read_bytes()
             found.differences[-1] += f"\n{text.decode(errors='replace')}"
     shared_board.shell(f"rm -r {COMPOSE_APPS}/*")
-    print(f"{len(names)} files: {found.refused} refused by compose, {found.asked} asked about, "
-          f"{found.decided} decided by the reader alone, {len(found.differences)} differ")  # fmt: skip
+    print(
+        f"{len(names)} files: {found.refused} refused by compose, {found.asked} asked about, "
+        f"{found.decided} decided by the reader alone, {len(found.differences)} differ"
+    )
     assert not found.differences, "\n".join(found.differences[:20])
     # Else the files say nothing.
     assert found.decided > len(names) / 5
