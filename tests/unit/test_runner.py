@@ -808,14 +808,16 @@ def test_a_running_container_is_never_made_anew_for_its_network(device: Device) 
     assert device.ends() == {"shop": "network-stale"}
 
 
-def test_a_running_container_without_its_network_is_connected(device: Device) -> None:
+def test_a_running_container_without_its_network_is_connected(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     device.engine.held[str(app().folder)] = (container(networks=()),)
 
     def connect(_container: Container, network: str) -> None:
         device.engine.reconnected.append(network)
         device.engine.hold(container())
 
-    device.engine.reconnect = connect  # type: ignore[method-assign]
+    monkeypatch.setattr(device.engine, "reconnect", connect)
     device.run(app("shop"))
     assert device.engine.reconnected == ["shop_default"]
     assert device.ends() == {"shop": None}
@@ -1039,7 +1041,12 @@ def test_a_dockerd_that_does_not_come_back_is_waited_for_once_by_all_apps_togeth
     names = ["a", "b", "c", "d"]
     for name in names:
         device.compose.endings[name] = [LOST]
-    device.compose.endings["d"] = [lambda _: device.engine.watching.lose() or LOST]
+
+    def lose(_: float) -> Failure:
+        device.engine.watching.lose()
+        return LOST
+
+    device.compose.endings["d"] = [lose]
     device.run(*(app(name) for name in names))
     assert device.ends() == dict.fromkeys(names, "engine-unavailable")
     assert sum(connect.seconds) == pytest.approx(0.2, abs=0.1)
