@@ -23,7 +23,7 @@ from .compose import Compose
 from .container import Container
 from .diagnosis import cause_of
 from .engine import Engine
-from .errors import EngineError, InterruptedRun
+from .errors import EngineError, InterruptedRun, RefusedError
 from .images import Loader
 from .lock import Held
 from .plan import Action, AppPlan, Plan
@@ -78,7 +78,7 @@ class AppRun:
     wants_up: bool
     reconnects: bool
     next_up: float = 0.0
-    back_off: float = FIRST_BACK_OFF
+    back_off: float = field(default_factory=lambda: FIRST_BACK_OFF)
     busy: float | None = None
     tried: bool = False
     deadline: float = math.inf
@@ -169,15 +169,25 @@ class Runner:
                 self._wait()
             complete = True
         except InterruptedRun:
+            pass
+        finally:
+            # In a run that ends by itself calls go on for apps only whose time is up.
             self._loader.cancel()
             self._compose.cancel()
-        finally:
             self._watch.close()
             self._await_calls()
         for each in self._runs:
             if each.outcome is None:
-                self._fail(each, Failure(Cause.INTERRUPTED, "the run was ended before the app ran"))
+                self._fail(each, self._interrupted(each))
         return complete
+
+    def _interrupted(self, each: AppRun) -> Failure:
+        if each.trouble == NOT_TRIED and not each.tried and each.busy is None:
+            return NOT_TRIED
+        message = "the run was ended before the app ran"
+        if each.trouble != NOT_TRIED:
+            message += f": {each.trouble.message}"
+        return Failure(Cause.INTERRUPTED, message)
 
     def _all_decided(self) -> bool:
         return all(each.outcome is not None for each in self._runs)
@@ -189,7 +199,7 @@ class Runner:
             if each.app.project in changed:
                 each.look_at = 0.0
         if self._watch.losses != self._losses:
-            self._await_engine()
+            self._await_engine(EngineError("dockerd went away", Cause.ENGINE_LOST.hint))
 
     def _next_moment(self) -> float:
         moments = [self._deadline, self._deadline + END_SECONDS]
@@ -290,7 +300,11 @@ class Runner:
                 failure = self._restore_folder(app, app.restorable)
             elif step.image:
                 version = app.restorable.version
-                failure = self._loader.load(step.image, app.name, version, self._deadline)
+                try:
+                    failure = self._loader.load(step.image, app.name, version, self._deadline)
+                except RefusedError as error:
+                    cause = cause_of(str(error)) or Cause.IMAGE_NOT_LOADED
+                    failure = Failure(cause, f"image {step.image.reference}: {error}")
             if failure:
                 return failure
         return None
@@ -337,7 +351,8 @@ class Runner:
                 cause = cause_of(words) or Cause.NETWORK_STALE
                 refused = Failure(cause, f"container {container.name!r}: {words}")
                 if container.state != "running" and container.service not in each.replaced:
-                    refused = self._make_anew(each, container, words)
+                    # Its other containers are not those any more that were looked at.
+                    return self._make_anew(each, container, words)
         return refused
 
     def _make_anew(self, each: AppRun, container: Container, words: str) -> Ending:
@@ -352,9 +367,10 @@ class Runner:
     def _take_endings(self) -> None:
         while self._ended:
             each, ending = self._ended.popleft()
-            each.busy = None
-            if each.has_failed:
+            if each.has_failed or each.busy is None:  # nobody waits for it any more
+                each.busy = None
                 continue
+            each.busy = None
             if each.prepares:
                 self._take_prepared(each, ending)
             else:
@@ -475,53 +491,64 @@ class Runner:
             message = f"{self._settings.finished}: cannot be written: {error.strerror}"
             self._report(Event(Kind.NOTE, message))
 
-    def _await_engine(self, error: EngineError | None = None) -> None:
-        """Wait for a dockerd that went away; everything is judged again after that.
-
-        `error` is its answer to a question about containers. One that is back, and still answers
-        with errors when the time of the run is up, is waited for no longer.
-        """
+    def _await_engine(self, error: EngineError) -> None:
+        """Wait for a dockerd that went away by `error`; everything is judged again after that."""
         began = time.monotonic()
-        if error and began >= self._deadline:
-            self._fail_all(error)
+        if began >= self._deadline:
+            self._lose_engine(Failure(Cause.ENGINE_LOST, str(error)))
             return
         # The end of its events comes a moment later than its first failure.
         self._watch.changes(ENGINE_PAUSE)
+        if self._losses != self._watch.losses:
+            self._report(Event(Kind.WAITING, "dockerd went away: waiting until it is back"))
         self._losses = self._watch.losses
-        self._report(Event(Kind.WAITING, "dockerd went away: waiting until it is back"))
         seconds = min(self._settings.engine_seconds, self._deadline - began)
         try:
             Engine.connect(self._settings, max(0.0, seconds))
-        except EngineError as unavailable:
-            self._fail_all(unavailable)
+        except EngineError as lost:
+            self._lose_engine(Failure(Cause.ENGINE_UNAVAILABLE, str(lost)))
             return
         self._identity = self._engine.identity()
         self._finished = frozenset()
         outage = time.monotonic() - began
         for each in self._runs:
-            each.deadline = min(self._deadline, each.deadline + outage)
+            if each.deadline < math.inf:
+                each.deadline = min(self._deadline, each.deadline + outage)
             each.look_at = 0.0
             if isinstance(each.outcome, Runs):
                 each.outcome = None
+        # They are to be looked at now, not when the next container changes.
+        self._watch.wake()
 
-    def _fail_all(self, error: EngineError) -> None:
+    def _lose_engine(self, failure: Failure) -> None:
         for each in self._runs:
             if not each.has_failed:
-                self._fail(each, Failure(Cause.ENGINE_UNAVAILABLE, str(error)))
+                self._fail(each, failure)
 
     def _keep_deadlines(self) -> None:
         for each in self._runs:
             if each.outcome is not None:
                 continue
-            if each.busy is not None:
-                # It has the same deadline, and knows best how far it came.
-                if self._now >= self._deadline + END_SECONDS:
-                    self._fail(each, Failure(Cause.RUN_TIMEOUT, "a call for it does not end"))
-            elif self._now >= self._deadline and (each.prepares or each.losses is None):
-                message = "the time of the whole run was up before its turn"
+            if each.busy is not None and self._now < self._deadline + END_SECONDS:
+                continue  # the call has the same deadline, and knows best how far it came
+            if self._now >= self._deadline and each.prepares and not each.plan.does(Action.UP):
+                self._leave_unprepared(each)
+            elif self._now >= self._deadline and (
+                each.prepares or (each.wants_up and not each.tried)
+            ):
+                doing = "and a call for it does not end" if each.busy else "before its turn"
+                message = f"the time of the whole run was up {doing}"
                 self._fail(each, Failure(Cause.RUN_TIMEOUT, message))
             elif self._now >= each.deadline and each.wants_up:
                 self._fail(each, each.trouble)
+
+    def _leave_unprepared(self, each: AppRun) -> None:
+        """Judge an app that runs, though not all could be put back beside it."""
+        message = "the time of the whole run was up before all was put back"
+        self._report(Event(Kind.NOTE, message, each.app.name, hint=Cause.RUN_TIMEOUT.hint))
+        each.prepares = False
+        each.busy = None
+        self._watch.wake()
 
     # What is told.
 

@@ -55,7 +55,7 @@ def test_help_has_examples_and_the_exit_statuses(capfd: Streams) -> None:
 def test_help_of_start_lists_every_limit(capfd: Streams) -> None:
     assert run("start", "--help") == 0
     text = capfd.readouterr().out
-    for name in ("engine", "app", "settle", "health", "run"):
+    for name in ("engine", "app", "settle", "run"):
         assert f"--{name}-seconds N" in text
     assert "--parallel N" in text
 
@@ -251,7 +251,7 @@ def test_plan_with_an_unreadable_shortlist_is_exit_1(capfd: Streams, settings: S
 @pytest.fixture
 def last_run(settings: Settings) -> RunRecord:
     record = RunRecord(state="ok", exit_status=0, apps=[AppRecord("shop", "running")])
-    write(record, settings.last_run)
+    write(record.to_json(), settings.last_run)
     return record
 
 
@@ -273,7 +273,7 @@ def test_status_is_a_table_on_a_terminal_unless_json_is_asked_for(
 
 
 def test_status_of_a_run_that_failed_is_exit_0_all_the_same(settings: Settings) -> None:
-    write(RunRecord(state="failed", exit_status=1), settings.last_run)
+    write(RunRecord(state="failed", exit_status=1).to_json(), settings.last_run)
     assert run("status", "--root", settings.root) == 0
 
 
