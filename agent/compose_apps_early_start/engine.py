@@ -8,7 +8,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +120,13 @@ class Engine:
             images=self._present(images),
             listed=listed,
             containers=containers,
-            networks=self.networks() if ask else frozenset(),
+            networks=frozenset(self.networks()) if ask else frozenset(),
         )
 
-    def networks(self) -> frozenset[str]:
-        """Return the ids of all networks."""
+    def networks(self) -> Mapping[str, str]:
+        """Return all networks: their names, by their ids."""
         with _speaking():
-            return frozenset(each["Id"] for each in self._client.networks())
+            return {each["Id"]: each["Name"] for each in self._client.networks()}
 
     def identity(self) -> str | None:
         """Return what no other dockerd of this boot has, None if that cannot be known.

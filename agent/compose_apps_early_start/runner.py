@@ -331,18 +331,23 @@ class Runner:
         """Connect containers to their network again, which a power cut has taken away.
 
         So what they wrote is kept. A stopped one that dockerd refuses to connect is made anew, once
-        in a run: nothing else would ever start it.
+        in a run and only if no other of its service runs: nothing else would ever start it.
         """
         app = each.app
         # What goes wrong there, the `up` after it says again.
         self._compose.make_networks(app.folder, each.deadline)
         known = self._engine.networks()
+        containers = self._engine.containers(str(app.folder))
+        running = {container.service for container in containers if container.state == "running"}
         refused = None
-        for container in self._engine.containers(str(app.folder)):
+        for container in containers:
             lost = container.lost_networks(known)
             if container.without_network:
                 lost = (container.network_mode,)
             for network in lost:
+                # dockerd would take the name of one that is not there, too.
+                if network not in known.values():
+                    continue
                 words = self._engine.reconnect(container, network)
                 if words is None:
                     message = f"container {container.name!r} is connected to {network!r} again"
@@ -350,9 +355,8 @@ class Runner:
                     continue
                 cause = cause_of(words) or Cause.NETWORK_STALE
                 refused = Failure(cause, f"container {container.name!r}: {words}")
-                if container.state != "running" and container.service not in each.replaced:
-                    # Its other containers are not those any more that were looked at.
-                    return self._make_anew(each, container, words)
+                if container.service not in running | each.replaced:
+                    refused = self._make_anew(each, container, words)
         return refused
 
     def _make_anew(self, each: AppRun, container: Container, words: str) -> Ending:

@@ -316,9 +316,9 @@ class Engine:
             for each in self._world.containers[folder].values()
         )
 
-    def networks(self) -> frozenset[str]:
+    def networks(self) -> dict[str, str]:
         self._ask()
-        return frozenset({"id"})
+        return {"id": "net"}
 
     def reconnect(self, container: Container, _network: str) -> str | None:
         self._ask()

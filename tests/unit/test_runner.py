@@ -68,7 +68,7 @@ class FakeEngine(Engine):
         self.words: dict[str, str] = {}
         self.errors: list[Exception] = []
         self.asked = 0
-        self.known: frozenset[str] = frozenset({NETWORK})
+        self.known: dict[str, str] = {NETWORK: "shop_default"}
         self.refusal: str | None = None
         self.reconnected: list[str] = []
         self.process: str | None = "1:1"
@@ -91,7 +91,7 @@ class FakeEngine(Engine):
         self.held[containers[0].folder] = containers
         self.watching.wake(containers[0].project)
 
-    def networks(self) -> frozenset[str]:
+    def networks(self) -> Mapping[str, str]:
         return self.known
 
     def reconnect(self, container: Container, network: str) -> str | None:
