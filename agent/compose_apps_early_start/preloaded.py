@@ -134,6 +134,9 @@ def read(
         try:
             restorable = find(store, stored.get(name, ()), installed.get(name), top / name)
             apps.append(_read_app(top / name, ask, store, restorable))
+        except OSError as error:
+            message = f"{error.filename}: {error.strerror}"
+            apps.append(_broken(top / name, Cause.APP_FOLDER_INVALID, message))
         except Exception as error:  # whatever it is, it is this app's alone
             failure = Failure.unexpected(error)
             apps.append(_broken(top / name, failure.cause, failure.message))
