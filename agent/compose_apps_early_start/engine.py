@@ -40,8 +40,7 @@ _NOT_UNDERSTOOD = (
 )
 """At which the SDK and this module end with an answer that is not as dockerd's API describes it.
 
-RuntimeError is the SDK's for a stream that breaks off within an object, as that of a dockerd may
-that is killed.
+RuntimeError is the SDK's for a stream that breaks off within an object: dockerd was killed.
 """
 
 _COMPOSE = "com.docker.compose"
@@ -126,7 +125,7 @@ class Engine:
     def networks(self) -> Mapping[str, str]:
         """Return all networks: their names, by their ids."""
         with _speaking():
-            return {each["Id"]: each["Name"] for each in self._client.networks()}
+            return {_text(each["Id"]): _text(each["Name"]) for each in self._client.networks()}
 
     def identity(self) -> str | None:
         """Return what no other dockerd of this boot has, None if that cannot be known.
@@ -147,7 +146,7 @@ class Engine:
             return Storage(
                 containerd="io.containerd.snapshotter.v1" in status.values(),
                 root=Path(info["DockerRootDir"]),
-                architecture=self._client.version()["Arch"],
+                architecture=_text(self._client.version()["Arch"]),
             )
 
     def has_image(self, image: str) -> bool:
@@ -171,7 +170,7 @@ class Engine:
             try:
                 for told in client.load_image(archive):
                     if "errorDetail" in told or "message" in told:
-                        trouble = told.get("error") or told.get("message")
+                        trouble = str(told.get("error") or told.get("message") or told)
                     elif "Error unpacking image" in told.get("stream", ""):
                         trouble = told["stream"].strip()
             except docker.errors.APIError as error:  # dockerd is there, and says no
@@ -214,11 +213,11 @@ class Engine:
         with _speaking():
             return tuple(
                 Listed(
-                    id=str(each["Id"]),
+                    id=_text(each["Id"]),
                     name=next(iter(each.get("Names") or ()), "").lstrip("/"),
-                    project=str((each.get("Labels") or {}).get(_PROJECT, "")),
-                    folder=str((each.get("Labels") or {}).get(f"{_PROJECT}.working_dir", "")),
-                    service=str((each.get("Labels") or {}).get(f"{_COMPOSE}.service", "")),
+                    project=_text((each.get("Labels") or {}).get(_PROJECT, "")),
+                    folder=_text((each.get("Labels") or {}).get(f"{_PROJECT}.working_dir", "")),
+                    service=_text((each.get("Labels") or {}).get(f"{_COMPOSE}.service", "")),
                 )
                 for each in self._client.containers(all=True, filters={"label": label})
             )
@@ -240,19 +239,19 @@ class Engine:
         return Container(
             **vars(listed),
             one_off=labels.get(f"{_COMPOSE}.oneoff") == "True",
-            image=found["Config"]["Image"],
+            image=_text(found["Config"]["Image"]),
             published_hash=labels.get("io.compose-spec.config-hash"),
-            state=state["Status"],
+            state=_text(state["Status"]),
             error=" ".join(state.get("Error", "").split()),
-            exit_code=state["ExitCode"],
+            exit_code=int(state["ExitCode"]),
             out_of_memory=state.get("OOMKilled", False),
             health=(state.get("Health") or {}).get("Status"),
             restart_policy=(host.get("RestartPolicy") or {}).get("Name") or "no",
-            restarts=found.get("RestartCount", 0),
+            restarts=int(found.get("RestartCount", 0)),
             up_for=self._up_for(listed.id, state) if state["Status"] == "running" else None,
-            finished_at=state["FinishedAt"],
-            networks=tuple((name, each["NetworkID"]) for name, each in attached.items()),
-            network_mode=host.get("NetworkMode") or "none",
+            finished_at=_text(state["FinishedAt"]),
+            networks=tuple((name, _text(each["NetworkID"])) for name, each in attached.items()),
+            network_mode=_text(host.get("NetworkMode") or "none"),
         )
 
     def _up_for(self, identifier: str, state: dict[str, Any]) -> float:
@@ -262,7 +261,7 @@ class Engine:
         the seconds since this start of the container was first seen.
         """
         with contextlib.suppress(OSError, ValueError, IndexError):
-            ticks = _process_started(state["Pid"])
+            ticks = _process_started(int(state["Pid"]))
             began = ticks / os.sysconf("SC_CLK_TCK")
             return float(max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began))
         now = time.monotonic()
@@ -380,6 +379,13 @@ _EVENTS = ["create", "start", "die", "oom", "pause", "unpause", "destroy", "heal
 def _tags(image: dict[str, Any]) -> Iterator[str]:
     # A name with a digest may be left over from an import: listed, it does not resolve.
     return (each for each in image["RepoTags"] or () if "@" not in each)
+
+
+def _text(found: object) -> str:
+    """Return `found`; raises TypeError if it is no text, for nothing is to be guessed from it."""
+    if not isinstance(found, str):
+        raise TypeError(f"{found!r:.50} in the place of text")
+    return found
 
 
 def _process_started(pid: int) -> int:

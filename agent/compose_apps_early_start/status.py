@@ -1,5 +1,6 @@
 """The record of a run: kept up to date in a file while it goes on, and shown by `status`."""
 
+import contextlib
 import datetime
 import json
 import os
@@ -121,7 +122,8 @@ class Recorder:
         # Should the disk not take it, /run still tells how it ended.
         self._write(self._settings.run_status)
         if self._write(self._settings.last_run):
-            self._settings.run_status.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._settings.run_status.unlink()
 
     def _write(self, file: Path) -> bool:
         try:

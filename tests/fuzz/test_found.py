@@ -137,6 +137,16 @@ def test_a_list_of_which_dockerd_says_nonsense_is_an_error_of_the_engine(
         Engine.connect(settings, 5.0).containers(FOLDER)
 
 
+def test_networks_without_ids_are_no_answer_from_which_a_network_could_be_missed(
+    dockerd: tuple[Dockerd, Settings],  # noqa: F811
+) -> None:
+    """Each container would have to be connected again, and made anew if that is refused."""
+    server, settings = dockerd
+    server.set({"/networks": (200, b'[{"Id": null, "Name": "shop_default"}]')})
+    with pytest.raises(NotUnderstoodError, match="None in the place of text"):
+        Engine.connect(settings, 5.0).networks()
+
+
 def test_an_event_that_is_not_understood_does_not_end_the_watch(
     dockerd: tuple[Dockerd, Settings],  # noqa: F811
 ) -> None:
