@@ -11,8 +11,8 @@ from .cause import Cause, Failure
 MOST_CHARACTERS = 400
 """Of a message: it has to fit into one line of the journal that a person reads."""
 
-MOST_READ = 64 << 10
-"""Characters of what compose said that are read: the reason stands at the end."""
+MOST_READ = 1 << 18
+"""Characters of what compose said that are read, from the end: each costs all patterns."""
 
 _WORDS = tuple(
     (re.compile(pattern, re.IGNORECASE), cause)
@@ -76,7 +76,7 @@ _PROGRESS = re.compile(
 
 def diagnose(output: str) -> Failure:
     """Read the words of a failed compose into a cause, with those that say it as the message."""
-    sentences = _sentences(output)
+    sentences = _sentences(output[-MOST_READ:])
     for pattern, cause in _WORDS:
         for sentence in reversed(sentences):
             if pattern.search(sentence):

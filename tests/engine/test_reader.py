@@ -7,6 +7,7 @@ images and replicas. COMPOSE_FILES in the environment is the number of files.
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from compose_apps_early_start import preloaded
 from compose_apps_early_start.cause import Cause, Failure
+from compose_apps_early_start.compose import CONFIG_SECONDS
 from compose_apps_early_start.preloaded import App
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.store import Store
@@ -338,16 +340,18 @@ BOMB = "".join(f"x-{name}: &{name} {level}\n" for name, level in zip("abcdef", L
 """A million values, of which compose makes some gigabytes."""
 
 
-def test_a_bomb_in_an_included_file_ends_that_app_alone_and_soon(shared_board: Board) -> None:
+def test_a_bomb_in_an_included_file_ends_that_app_alone(shared_board: Board) -> None:
     assert len(BOMB) < 600
+    shared_board.shell(f"rm -rf {COMPOSE_APPS}/*")
     shared_board.preload_raw("bomb", b"include: [other.yml]\nservices: {a: {image: x}}\n")
     (shared_board.folder("bomb") / "other.yml").write_text(BOMB + "services: {b: {image: y}}\n")
     shared_board.preload_raw("good", b"services: {a: {image: x}}\n")
     began = time.monotonic()
     bomb, good = shared_board.plan()["apps"]
-    assert time.monotonic() - began < 20
-    shared_board.shell(f"rm -r {COMPOSE_APPS}/*")
+    assert time.monotonic() - began < 3 * CONFIG_SECONDS
     assert bomb["cause"] == "compose-file-invalid"
-    print(bomb["message"])
-    assert "out of memory" in bomb["message"] or "cannot allocate memory" in bomb["message"]
+    # Which of its two limits it meets first depends on the machine.
+    too_long = bomb["message"] == "'docker compose config' took too long"
+    too_large = re.search("out of memory|cannot allocate memory", bomb["message"])
+    assert too_long or too_large
     assert good["cause"] is None
