@@ -199,7 +199,7 @@ def test_a_dockerd_that_answers_with_errors_only_is_not_waited_for_without_end(
     complete, events, _ = run(monkeypatch, made, limits, [plan], Loading(made, None, 0.0), None)
     assert complete
     assert 30.0 <= made.clock.now - made.begin < 32.0
-    assert [each.cause for each in events if each.kind is Kind.FAILED] == ["engine-unavailable"]
+    assert [each.cause for each in events if each.kind is Kind.FAILED] == ["engine-lost"]
 
 
 def test_an_app_that_was_given_up_stays_so_on_record_when_its_call_ends(

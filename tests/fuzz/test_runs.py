@@ -277,7 +277,7 @@ def test_runs(fuzz: Fuzz, monkeypatch: pytest.MonkeyPatch) -> None:
         before = threading.active_count()
         loading = Loading(world, putting[0], putting[2])
         complete, events, ended = run(monkeypatch, world, settings, plans, loading, putting[1])
-        assert threading.active_count() == before
+        assert threading.active_count() <= before
         assert world.watch.closed
         assert complete or ends[0] is not None
         most = settings.run_seconds + 2 * END_SECONDS + 5.0

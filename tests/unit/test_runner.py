@@ -68,7 +68,7 @@ class FakeEngine(Engine):
         self.words: dict[str, str] = {}
         self.errors: list[Exception] = []
         self.asked = 0
-        self.known: dict[str, str] = {NETWORK: "shop_default"}
+        self.known: dict[str, str] = {NETWORK: "shop_default", "made anew": "front"}
         self.refusal: str | None = None
         self.reconnected: list[str] = []
         self.process: str | None = "1:1"
@@ -337,8 +337,8 @@ class Putting:
 
     def load(self, image: Image, app: str, _version: Version, deadline: float) -> Failure | None:
         self.loads.append(app)
-        assert deadline > time.monotonic()
-        assert self.may_end.wait(LONG)
+        if not self.may_end.wait(deadline - time.monotonic()):
+            return Failure(Cause.RUN_TIMEOUT, "too short to load it")
         return self.failure
 
     def cancel(self) -> None:
@@ -833,6 +833,24 @@ def test_a_running_container_without_its_network_is_connected(
     device.run(app("shop"))
     assert device.engine.reconnected == ["shop_default"]
     assert device.ends() == {"shop": None}
+
+
+def test_a_network_that_is_still_not_there_is_not_connected_to(device: Device) -> None:
+    device.settings = quick(device.settings, app_seconds=0.3)
+    device.engine.known = {NETWORK: "shop_default"}
+    device.engine.held[STALE.folder] = (STALE,)
+    device.compose.endings["shop"] = [fail(Cause.NETWORK_MISSING)]
+    device.run(reconnecting())
+    assert device.engine.reconnected == []
+    assert device.ends() == {"shop": "external-network-missing"}
+
+
+def test_a_service_of_which_a_container_runs_is_not_made_anew(device: Device) -> None:
+    device.settings = quick(device.settings, app_seconds=0.3)
+    device.engine.held[STALE.folder] = (replace(STALE, id="second"), container())
+    device.engine.refusal = "Address already in use"
+    device.run(reconnecting())
+    assert not [call for call in device.compose.calls if call.startswith("recreate")]
 
 
 def test_a_network_that_compose_finds_gone_is_reconnected(device: Device) -> None:

@@ -339,7 +339,7 @@ NEW_ONE = "run 'compose-apps-early-start start' to have a new one written"
         pytest.param(b"[]", "not a record of a run", id="a list"),
         pytest.param(b"null", "not a record of a run", id="null"),
         pytest.param(b"{}", "not a record of a run", id="no schema"),
-        pytest.param(b'{"schema": 1}', "not a record of a run", id="nothing but the schema"),
+        pytest.param(b'{"schema": 1}', "not a whole record of a run", id="nothing but the schema"),
         pytest.param(b'{"schema": 2}', "schema 2, this version knows 1", id="a later schema"),
         pytest.param(b'{"schema": "1"}', "schema 1, this version knows 1", id="schema as text"),
     ],
@@ -364,7 +364,7 @@ def test_no_record_at_all(settings: Settings) -> None:
 
 def test_a_record_that_must_not_be_read(settings: Settings, mocker: MockerFixture) -> None:
     denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    mocker.patch.object(Path, "read_bytes", side_effect=denied)
+    mocker.patch("compose_apps_early_start.plainfile.read", side_effect=denied)
     with pytest.raises(EarlyStartError) as raised:
         load(settings)
     assert str(raised.value) == f"{settings.run_status}: cannot read: Permission denied"
