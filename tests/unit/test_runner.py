@@ -1206,7 +1206,7 @@ def test_an_app_that_failed_until_the_run_was_ended_is_told_with_the_reason(
     monkeypatch.setattr(runner, "FIRST_BACK_OFF", LONG)
 
     def clash(_: float) -> Failure:
-        threading.Timer(0.05, interrupt).start()
+        threading.Timer(0.5, interrupt).start()
         return fail(Cause.PORT_TAKEN)
 
     device.compose.endings["shop"] = [clash]
