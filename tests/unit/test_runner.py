@@ -585,10 +585,10 @@ def test_what_may_pass_is_waited_for(device: Device, cause: Cause) -> None:
     ids=lambda cause: cause.label,
 )
 def test_what_does_not_pass_is_told_when_the_apps_time_is_up(device: Device, cause: Cause) -> None:
-    device.settings = quick(device.settings, app_seconds=0.4)
+    device.settings = quick(device.settings, app_seconds=1.0)
     device.compose.endings["shop"] = [fail(cause)]
     assert device.run(app("shop"), app("other")) is True
-    assert 2 <= device.compose.calls.count(UP) < 30
+    assert 2 <= device.compose.calls.count(UP) < 60
     assert device.ends() == {"shop": cause.label, "other": None}
     assert device.message("shop") == f"compose said {cause.label}"
 
@@ -1236,7 +1236,7 @@ def test_an_app_that_failed_until_the_run_was_ended_is_told_with_the_reason(
     monkeypatch.setattr(runner, "FIRST_BACK_OFF", LONG)
 
     def clash(_: float) -> Failure:
-        threading.Timer(0.05, interrupt).start()
+        threading.Timer(0.5, interrupt).start()
         return fail(Cause.PORT_TAKEN)
 
     device.compose.endings["shop"] = [clash]
