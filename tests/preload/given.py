@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from compose_apps_preload.factory_config import FactoryConfig, load, read
+from compose_apps_preload.configuration.factory_config import FactoryConfig, load, read
 
 DATA = Path(__file__).parent / "data"
 ADVANCED = DATA / "advanced.yml"

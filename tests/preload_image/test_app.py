@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from compose_apps_preload import app as apps
-from compose_apps_preload import skopeo
 from compose_apps_preload.errors import PreloadError
+from compose_apps_preload.image import app as apps
+from compose_apps_preload.image import skopeo
 from preload_image.given import app
 from preload_image.registry import HOST, Registry
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..errors import PreloadError
 from . import tool
-from .errors import PreloadError
 from .ext4 import Superblock
 from .progress import Step
 

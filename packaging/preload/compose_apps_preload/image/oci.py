@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import PreloadError
 from . import skopeo
-from .errors import PreloadError
 
 _OCI = "application/vnd.oci.image"
 

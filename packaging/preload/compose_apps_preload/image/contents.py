@@ -11,9 +11,9 @@ from pathlib import Path
 from compose_apps_early_start import bundle
 from compose_apps_early_start.store import Store, StoreError, Version
 
+from ..errors import PreloadError
 from . import app
 from .docker_contents import DockerContents, DockerError
-from .errors import PreloadError
 from .ext4 import FileSystem
 from .layout import Layout
 from .report import AppReport, ImageReport, Report

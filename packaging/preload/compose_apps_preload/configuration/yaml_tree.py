@@ -10,8 +10,8 @@ from pathlib import Path
 
 import yaml
 
-from .errors import PreloadError
-from .finding import Finding, Mark, Severity
+from ..errors import PreloadError
+from ..finding import Finding, Mark, Severity
 
 MOST_BYTES = 1 << 18
 """A factory-config.yml has a few KB; PyYAML needs some seconds for this many."""

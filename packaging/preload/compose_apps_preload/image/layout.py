@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .errors import PreloadError
+from ..errors import PreloadError
 from .ext4 import FileSystem
 
 DEPLOY = "/ostree/deploy"

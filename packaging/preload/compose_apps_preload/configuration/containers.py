@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from .command import app_list
-from .errors import PreloadError
+from ..command import app_list
+from ..errors import PreloadError
 
 COMPOSE_FILE = "docker-compose.yml"
 DISABLED = ".disabled"

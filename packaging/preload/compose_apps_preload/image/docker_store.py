@@ -13,8 +13,8 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ..errors import PreloadError
 from . import registry_server, skopeo
-from .errors import PreloadError
 from .oci import Image
 from .progress import step
 

@@ -6,8 +6,9 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from . import command, disk
-from .errors import PreloadError
+from .. import command
+from ..errors import PreloadError
+from . import disk
 from .ext4 import FileSystem
 from .layout import Layout
 from .progress import megabytes, step

@@ -5,8 +5,8 @@ import re
 import shutil
 from pathlib import Path
 
+from ..errors import PreloadError
 from . import tool
-from .errors import PreloadError
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # Everything is checked by digest, and a host need not have a policy file.

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from . import app, command, disk, docker_store, factory_config, oci, output, resolve, restorable
+from .. import command
+from ..configuration import factory_config, resolve
+from ..configuration.factory_config import BUILDS, Build
+from ..errors import PreloadError, UsageError
+from . import app, disk, docker_store, oci, output, restorable
 from .app import App
 from .disk import Partition
-from .errors import PreloadError, UsageError
 from .ext4 import FileSystem, Tree, need
-from .factory_config import BUILDS, Build
 from .layout import Layout
 from .progress import megabytes, step
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
+from ..errors import PreloadError
 from . import skopeo
-from .errors import PreloadError
 
 COMPOSE_FILE = "docker-compose.yml"
 _IGNORES = ".composeappignores"

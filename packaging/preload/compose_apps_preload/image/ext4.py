@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from ..errors import PreloadError
 from . import tool
-from .errors import PreloadError
 
 _SUPERBLOCK = 1024  # offset and size in bytes
 _MAGIC = 0xEF53

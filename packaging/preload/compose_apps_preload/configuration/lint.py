@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from .command import Subparsers, add_file
+from ..command import Subparsers, add_file
+from ..finding import Finding, Mark, Severity
 from .containers import KnownApps, add_options, known_apps
 from .factory_config import FactoryConfig, Section, Value, read
-from .finding import Finding, Mark, Severity
 from .matrix import branch_name, branches, rows
 from .resolve import ANY_OTHER, resolve
 from .yaml_tree import quoted

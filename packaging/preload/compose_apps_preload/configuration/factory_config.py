@@ -11,8 +11,8 @@ from typing import Generic, Literal, TypeVar, get_args
 
 import yaml
 
-from .errors import PreloadError
-from .finding import Finding, Mark, Severity
+from ..errors import PreloadError
+from ..finding import Finding, Mark, Severity
 from .yaml_tree import (
     Entry,
     Tree,

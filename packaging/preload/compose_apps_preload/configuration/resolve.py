@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from .command import Subparsers, add_file, app_list
-from .errors import PreloadError
+from ..command import Subparsers, add_file, app_list
+from ..errors import PreloadError
 from .factory_config import APP_TYPES, BUILDS, Build, FactoryConfig, Said, Section, Tag, Value, load
 
 ANY_OTHER = "refs/heads/*"

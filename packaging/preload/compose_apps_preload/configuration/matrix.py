@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .command import Subparsers, add_file
+from ..command import Subparsers, add_file
 from .containers import KnownApps, add_options, known_apps
 from .factory_config import BUILDS, Build, FactoryConfig, Tag, load
 from .resolve import ANY_OTHER, NothingLeftError, Resolution, resolve

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import PreloadError
+from ..errors import PreloadError
 
 _PACKAGES = {
     "debugfs": "e2fsprogs",
