@@ -24,10 +24,11 @@ _WAIT_SECONDS = 10.0
 
 
 class Registry:
-    """The registry at `port` of loopback."""
+    """The registry at `port` of loopback, whose files are in `folder`."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, folder: Path) -> None:
         self.port = port
+        self.folder = folder
 
     def push_image(
         self,
@@ -168,7 +169,7 @@ def serve(program: Path, folder: Path) -> Iterator[Registry]:
     ):
         try:
             _wait(port, folder / "log")
-            yield Registry(port)
+            yield Registry(port, folder)
         finally:
             process.kill()
 

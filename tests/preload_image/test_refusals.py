@@ -50,11 +50,18 @@ def test_an_architecture_that_no_image_has_is_refused(source: Path, shop: Path) 
 @pytest.mark.parametrize(
     ("service", "message"),
     [
-        ("image: ${REGISTRY}/web", "'${REGISTRY}/web' depends on a variable"),
-        ("build: .", "service 'one' has no image of its own"),
-        (f"image: {HOST}/factory/nothing", f"image '{HOST}/factory/nothing'"),
-        (f"image: {HOST}/factory/web@sha512:12", "has a digest that is no sha256"),
-        ("extends: {file: other.yml, service: web}", "service 'one' has no image of its own"),
+        ("image: ${REGISTRY}/web", "'${REGISTRY}/web': REGISTRY is not set"),
+        ("image: x:1\n    environment: ['A=${B:?give B}']", "B is not set: give B"),
+        ("build: .", "service 'one' has no image"),
+        (f"image: {HOST}/factory/web@sha512:{'12' * 32}", "has a digest that is no sha256"),
+        ("image: A B", "this is no reference of an image"),
+        (
+            f"image: {HOST}/factory/web\n    labels: [{{a: b}}]",
+            "neither NAME=VALUE nor NAME: VALUE",
+        ),
+        ("extends: {file: other.yml, service: web}", "other.yml: No such file or directory"),
+        ("extends: one", "a service extends itself"),
+        ("&one\n    <<: *one", "an anchor is merged into itself"),
     ],
 )
 def test_a_compose_file_that_cannot_be_pinned_is_refused(

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from . import __version__
 from .configuration import lint, matrix, resolve
 from .errors import PreloadError
-from .image import make, verify
+from .image import cache, make, verify
 
-COMMANDS = (resolve, matrix, lint, make, verify)
+COMMANDS = (resolve, matrix, lint, make, verify, cache)
 """Each has `add_command`, see `command`."""
 
 _DESCRIPTION = (

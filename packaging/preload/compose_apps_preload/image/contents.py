@@ -12,7 +12,7 @@ from compose_apps_early_start import bundle
 from compose_apps_early_start.store import Store, StoreError, Version
 
 from ..errors import PreloadError
-from . import app
+from . import compose_file, layers
 from .docker_contents import DockerContents, DockerError
 from .ext4 import FileSystem
 from .layout import Layout
@@ -42,6 +42,7 @@ class _Checker:
             lambda path, target: system.dump(f"{layout.docker}/{path}", target),
             work,
         )
+        self._unpacked: set[tuple[str, str]] = set()
         self._installed: Mapping[str, str] = {}
         try:
             self._installed = _installed(work / "sota/import/installed_versions")
@@ -76,7 +77,7 @@ class _Checker:
                 self._problem(name, "it is not in the restorable store")
             if version is not None:
                 self._check_bundle(name, version, ready)
-            services = app.pinned_services(self._compose_file(name, version, ready), name)
+            services = compose_file.pinned_services(self._compose_file(name, version, ready), name)
         except (StoreError, PreloadError, OSError) as error:
             self._problem(name, str(error))
         images = tuple(
@@ -97,10 +98,10 @@ class _Checker:
 
     def _compose_file(self, name: str, version: Version | None, ready: bool) -> bytes:
         if ready:
-            return (self._compose_apps / name / app.COMPOSE_FILE).read_bytes()
+            return (self._compose_apps / name / compose_file.COMPOSE_FILE).read_bytes()
         assert version is not None  # the app is there by this version alone
         manifest = self._store.manifest(version)
-        return bundle.compose_file(self._store, version, manifest, app.COMPOSE_FILE)
+        return bundle.compose_file(self._store, version, manifest, compose_file.COMPOSE_FILE)
 
     def _image(
         self, name: str, version: Version | None, reference: str, services: Sequence[str]
@@ -127,10 +128,21 @@ class _Checker:
     def _restorable(self, reference: str, version: Version) -> tuple[str, str, int]:
         """Read all of an image in the restorable store; raises `StoreError`."""
         image = self._store.image(reference, version, None)
-        for blob in (image.config, *image.layers):
-            for _ in self._store.chunks(blob, "it"):
-                pass
+        for _ in self._store.chunks(image.config, "its config"):
+            pass
         document = json.loads((self._store.blobs / image.config.sha256).read_bytes())
+        try:
+            diff_ids = [str(each) for each in document["rootfs"].get("diff_ids") or ()]
+        except (LookupError, TypeError, AttributeError) as error:
+            raise StoreError("its config names no layers") from error
+        if len(diff_ids) != len(image.layers):
+            raise StoreError(
+                f"its config names {len(diff_ids)} layers, its manifest {len(image.layers)}"
+            )
+        for blob, diff in zip(image.layers, diff_ids, strict=True):
+            if (blob.sha256, diff) not in self._unpacked:
+                layers.check(self._store.chunks(blob, "a layer"), diff)
+                self._unpacked.add((blob.sha256, diff))
         return f"sha256:{image.config.sha256}", str(document.get("architecture")), image.size
 
     def _problem(self, name: str, what: str) -> None:

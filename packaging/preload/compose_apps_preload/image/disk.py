@@ -1,17 +1,15 @@
 """A disk image as a file: where the device's root file system lies in it, and making it larger."""
 
-import gzip
 import json
 import os
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import PreloadError
-from . import tool
+from . import compression, tool
 from .ext4 import Superblock
 from .progress import Step
 
@@ -43,26 +41,26 @@ class Partition:
     room: int | None = None
     label: str = ""
 
+    def inside(self, file: Path) -> "Partition":
+        """Return the same partition in a copy of the image."""
+        return replace(self, file=file)
+
+
+def copy(source: Path, target: Path, shown: Step) -> None:
+    """Copy an image that is not packed; `source` is only read. Raises `PreloadError`."""
+    # Knows of holes, and of file systems that share blocks.
+    tool.run(("cp", "--reflink=auto", "--sparse=auto", "--", str(source), str(target)))
+    target.chmod(0o644)
+    shown.advance(target.stat().st_size)
+
 
 def unpack(source: Path, target: Path, shown: Step) -> None:
-    """Copy an image, decompressed if its name ends in `.gz`, with holes for zeros.
-
-    `source` is only read. Raises `PreloadError`.
-    """
-    if source.suffix != ".gz":
-        # Knows of holes, and of file systems that share blocks.
-        tool.run(("cp", "--reflink=auto", "--sparse=auto", "--", str(source), str(target)))
-        target.chmod(0o644)
-        shown.advance(target.stat().st_size)
-        return
-    try:
-        with gzip.open(source) as packed, target.open("wb") as stream:
-            while chunk := packed.read(_CHUNK):
-                write_sparse(stream.fileno(), chunk)
-                shown.advance(len(chunk))
-            stream.truncate(os.lseek(stream.fileno(), 0, os.SEEK_CUR))
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise PreloadError(f"{source}: damaged: {error}", "download or build it again") from error
+    """Unpack an image, with holes for zeros; `source` is only read. Raises `PreloadError`."""
+    with target.open("wb") as stream:
+        for piece in compression.unpacked(source):
+            write_sparse(stream.fileno(), piece)
+            shown.advance(len(piece))
+        stream.truncate(os.lseek(stream.fileno(), 0, os.SEEK_CUR))
 
 
 def write_sparse(descriptor: int, data: bytes) -> None:

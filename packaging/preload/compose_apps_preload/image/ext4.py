@@ -94,9 +94,22 @@ class FileSystem:
             raise PreloadError(f"{self._file}: no ext4 file system", "is the image damaged?")
         return found
 
+    def check(self) -> None:
+        """Raise `PreloadError`, with e2fsck's words, if it is damaged; its journal is replayed."""
+        cwd = self._file.parent
+        tool.run(("e2fsck", "-E", "journal_only", "-y", self._device), cwd=cwd, good=(0, 1))
+        done = tool.run(("e2fsck", "-f", "-n", self._device), cwd=cwd, good=range(256))
+        if done.returncode:
+            said = [line for line in done.stdout.decode(errors="replace").splitlines() if line]
+            found = [line for line in said if not line.startswith(("e2fsck", "Pass "))]
+            raise PreloadError(
+                f"the image's root file system is damaged; e2fsck says: {' / '.join(found[:4])}",
+                "build or download the image again; nothing was repaired",
+            )
+
     def repair(self) -> None:
-        """Check all of it and put right what can be; raises `PreloadError` for the rest."""
-        # 1: errors were corrected. A journal that was not replayed is replayed.
+        """Put right what writing has left, counters above all; raises `PreloadError` for more."""
+        # 1: errors were corrected.
         tool.run(("e2fsck", "-f", "-y", self._device), cwd=self._file.parent, good=(0, 1))
 
     def resize(self, size: int) -> None:
@@ -105,9 +118,15 @@ class FileSystem:
         blocks = size // self.superblock.block_size
         tool.run(("resize2fs", self._device, str(blocks)), cwd=self._file.parent)
 
-    def free_ranges(self) -> Iterator[tuple[int, int]]:
+    def free_ranges(self, scratch: Path) -> Iterator[tuple[int, int]]:
         """Yield the blocks that are not in use, as (first, last)."""
-        listing = tool.run(("dumpe2fs", self._device), cwd=self._file.parent).stdout
+        # dumpe2fs from 1.47.1 on takes a name with an offset for LABEL=…: give it a file system
+        # that begins with its file, of which only what describes it need be there.
+        described = scratch / "described"
+        argv = ("e2image", "-r", "-o", str(self._offset), self._file.name, str(described))
+        tool.run(argv, cwd=self._file.parent)
+        listing = tool.run(("dumpe2fs", described.name), cwd=scratch).stdout
+        described.unlink()
         for line in re.findall(rb"^ +Free blocks: (.*)$", listing, re.MULTILINE):
             for word in line.replace(b",", b" ").split():
                 first, _, last = word.partition(b"-")
@@ -138,6 +157,15 @@ class FileSystem:
         # Not checked: who is not root cannot give away what is his, and debugfs regrets that.
         request = b"rdump %s %s" % (_quoted(os.fsencode(folder)), _quoted(bytes(target)))
         self._ask(request, check=False)
+        # Whoever is not root could not read all of it, nor remove it.
+        for parent, folders, files in os.walk(target):
+            for name in (*folders, *files):
+                path = Path(parent, name)
+                mode = path.lstat().st_mode
+                if stat.S_ISDIR(mode) and mode & 0o700 != 0o700:
+                    path.chmod(0o700)
+                elif stat.S_ISREG(mode) and not mode & 0o400:
+                    path.chmod(0o600)
 
     # Writing.
 

@@ -7,40 +7,39 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from . import bmap, disk
-from .compression import gzipped
+from . import bmap, compression
 from .disk import Partition
 from .ext4 import FileSystem
 from .progress import Step, step
 
-Sink = Callable[[bytes], None]
+Sink = Callable[[bytes], object]
 _CHUNK = 1 << 20
 _ZEROS = bytes(_CHUNK)
 
 
 def bmap_name(target: Path) -> Path:
     """Return where the block map of an image lies: `x.wic.bmap` for `x.wic` and `x.wic.gz`."""
-    name = target.name.removesuffix(".gz")
+    name = target.stem if compression.of_name(target) else target.name
     return target.with_name(f"{name}.bmap")
 
 
-def publish(image: Path, partition: Partition, target: Path, work: Path, *, holes: bool) -> None:
-    """Move `image`, or what it compresses to, to `target`, and its block map beside it.
+def publish(image: Path, partition: Partition, target: Path, work: Path) -> None:
+    """Move `image`, or what it is packed to, to `target`, and its block map beside it.
 
-    `partition` is the root file system in it: its free blocks need not be written. `holes`: nor
-    need holes elsewhere, for they were holes in the image that was given.
-    Raises OSError; there is nothing at `target` then that was not there before.
+    `partition` is the root file system in it: its free blocks need not be written.
+    Raises OSError or `PreloadError`; there is nothing at `target` then that was not there before.
     """
+    packs = compression.of_name(target) is not None
     size = image.stat().st_size
-    ranges = bmap.ranges(_used(image, partition, holes=holes), size)
+    ranges = bmap.ranges(_used(image, partition, work), size)
     packed = work / "packed"
     checksums = {}
     with (
-        step("compressing" if target.suffix == ".gz" else "making the block map", size) as shown,
+        step("compressing" if packs else "making the block map", size) as shown,
         contextlib.ExitStack() as stack,
         image.open("rb") as source,
     ):
-        sink = stack.enter_context(gzipped(packed)) if target.suffix == ".gz" else None
+        sink = stack.enter_context(compression.packed(packed, target)) if packs else None
         position = 0
         for each in ranges:
             _zeros(each.first * bmap.BLOCK - position, sink, shown)
@@ -49,7 +48,7 @@ def publish(image: Path, partition: Partition, target: Path, work: Path, *, hole
         _zeros(size - position, sink, shown)
     described = work / "bmap"
     described.write_bytes(bmap.document(size, checksums))
-    finished = packed if target.suffix == ".gz" else image
+    finished = packed if packs else image
     for file in (described, finished):
         _sync(file)
     # The image comes last: with it, all is there.
@@ -58,25 +57,18 @@ def publish(image: Path, partition: Partition, target: Path, work: Path, *, hole
     _sync(target.parent)
 
 
-def _used(image: Path, partition: Partition, *, holes: bool) -> Iterator[tuple[int, int]]:
+def _used(image: Path, partition: Partition, work: Path) -> Iterator[tuple[int, int]]:
     """Yield what has to be written, as (begin, end) in bytes.
 
-    Holes of the file are no guide to the root file system: a block of zeros that is in use must
-    be written, or the device keeps what was there before.
+    Holes of the file are no guide: zeros that are in use, in a boot partition or a file, must be
+    written, or the device keeps what was there before.
     """
-    size = image.stat().st_size
-    end = partition.start + partition.size
-    around = ((0, partition.start), (end, size))
-    with image.open("rb") as stream:
-        for begin, stop in around:
-            if holes:
-                yield from disk.extents(stream.fileno(), begin, stop)
-            else:
-                yield begin, stop
+    yield 0, partition.start
+    yield partition.start + partition.size, image.stat().st_size
     system = FileSystem(image, partition.start)
     superblock = system.superblock
     block, position = superblock.block_size, 0
-    for first, last in system.free_ranges():
+    for first, last in system.free_ranges(work):
         yield partition.start + position * block, partition.start + first * block
         position = last + 1
     yield partition.start + position * block, partition.start + superblock.blocks * block

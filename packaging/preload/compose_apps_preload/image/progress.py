@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Iterator
 
@@ -18,17 +19,23 @@ class Step:
         self._done = 0
         self._drawn = 0.0
         self._terminal = sys.stderr.isatty()
+        self._lock = threading.Lock()
 
     def advance(self, size: int) -> None:
-        """Count `size` more bytes as done."""
-        self._done += size
-        now = time.monotonic()
-        if self._terminal and self._total and now - self._drawn > _REDRAW_SECONDS:
-            self._drawn = now
-            share = min(1.0, self._done / self._total)
-            bar = ("#" * round(share * _BAR)).ljust(_BAR, ".")
-            sizes = f"{megabytes(self._done)} of {megabytes(self._total)}"
-            print(f"\r{self._name} [{bar}] {sizes}\x1b[K", end="", file=sys.stderr, flush=True)
+        """Count `size` more bytes as done; from any thread."""
+        with self._lock:
+            self._done += size
+            now = time.monotonic()
+            if self._terminal and now - self._drawn > _REDRAW_SECONDS:
+                self._drawn = now
+                print(f"\r{self._line()}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def _line(self) -> str:
+        if not self._total:
+            return f"{self._name}, {megabytes(self._done)}"
+        share = min(1.0, self._done / self._total)
+        bar = ("#" * round(share * _BAR)).ljust(_BAR, ".")
+        return f"{self._name} [{bar}] {megabytes(self._done)} of {megabytes(self._total)}"
 
     def end(self, seconds: float) -> None:
         """Replace the bar by what it took."""

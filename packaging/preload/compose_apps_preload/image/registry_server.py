@@ -1,15 +1,19 @@
-"""A registry of one folder of blobs, read only, for as long as its standard input is open.
+"""A registry of one folder of blobs, read only, until it is killed.
 
     python3 registry_server.py BLOBS PORT...
 
 serves every blob of BLOBS, each named by its sha256, under every repository: who asks by digest
-gets it. Imports nothing of this package, for it runs as a program, in a network of its own.
+gets it. Imports nothing of this package, for it runs as a program, in a network of its own, whose
+loopback it raises.
 """
 
+import fcntl
 import http.server
 import json
 import re
 import shutil
+import socket
+import struct
 import sys
 import threading
 from pathlib import Path
@@ -61,13 +65,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """Say nothing: what fails, dockerd tells."""
 
 
+def _raise_loopback() -> None:
+    """Set the flag IFF_UP of the interface `lo`; source: netdevice(7)."""
+    with socket.socket() as any_socket:
+        request = struct.pack("16sH14x", b"lo", 1)
+        fcntl.ioctl(any_socket, 0x8914, request)  # SIOCSIFFLAGS
+
+
 def main() -> None:
+    _raise_loopback()
     _Handler.blobs = Path(sys.argv[1])
     for port in sys.argv[2:]:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), _Handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    print("ready", flush=True)
-    sys.stdin.read()
+    threading.Event().wait()
 
 
 if __name__ == "__main__":

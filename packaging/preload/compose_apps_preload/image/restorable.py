@@ -5,21 +5,26 @@ on the device; with the copies that older programs expect beside the blobs.
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from . import oci, skopeo
-from .app import COMPOSE_FILE, App
+from .app import App
+from .compose_file import COMPOSE_FILE
 
 
 def add(folder: Path, app: App, images: Mapping[str, oci.Image]) -> None:
-    """Add an app to the store in `folder`; its images' blobs are fetched already."""
-    for blob in app.blobs:
-        oci.put(blob, folder / "blobs")
+    """Add an app to the store in `folder`; its images' blobs are there already."""
+    for digest, file in app.blobs.items():
+        target = folder / "blobs/sha256" / digest.removeprefix("sha256:")
+        if not target.exists():
+            shutil.copyfile(file, target)
     version = folder / "apps" / app.name / app.sha256
     version.mkdir(parents=True)
-    (version / "manifest.json").write_bytes(app.manifest)
-    (version / f"{skopeo.digest_of(app.bundle)[7:]}.tgz").write_bytes(app.bundle)
+    shutil.copyfile(app.manifest, version / "manifest.json")
+    packed = app.bundle.removeprefix("sha256:")
+    shutil.copyfile(app.blobs[app.bundle], version / f"{packed}.tgz")
     (version / COMPOSE_FILE).write_bytes(app.compose_file)
     for reference in app.images:
         _describe(version / "images", images[reference])

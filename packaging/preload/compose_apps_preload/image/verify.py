@@ -8,7 +8,8 @@ from pathlib import Path
 
 from .. import command
 from ..errors import PreloadError
-from . import disk
+from . import compression, disk, tool
+from .contents import check
 from .ext4 import FileSystem
 from .layout import Layout
 from .progress import megabytes, step
@@ -26,7 +27,7 @@ def add_command(commands: command.Subparsers) -> None:
         description="Check that every image of every app is in the stores of a preloaded image.",
         epilog="exit status: 0 all is there; 1 something is missing or damaged; 2 wrong usage",
     )
-    parser.add_argument("image", type=Path, metavar="IMAGE", help=".wic or .ext4, perhaps .gz")
+    parser.add_argument("image", type=Path, metavar="IMAGE", help=".wic or .ext4, perhaps packed")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -43,21 +44,15 @@ def run(options: argparse.Namespace) -> int:
 
 def verify(image: Path) -> Report:
     """Read the image back; raises `PreloadError` if it is none. Needs space in TMPDIR."""
-    try:
-        from .contents import check
-    except ModuleNotFoundError as error:
-        raise PreloadError(
-            f"{error.name} is missing: the stores are read as the agent reads them",
-            "install the agent's package, or set PYTHONPATH to its folder agent/",
-        ) from error
     if not image.is_file():
         raise PreloadError(f"there is no image {image}", "give a .wic or .ext4 file")
+    tool.check("debugfs", "sfdisk", *compression.programs(image, image))
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         raw = image
-        if image.suffix == ".gz":
+        if compression.is_packed(image):
             raw = work / "disk"
-            with step(f"reading {image.name}", image.stat().st_size) as shown:
+            with step(f"unpacking {image.name}", compression.unpacked_size(image)) as shown:
                 disk.unpack(image, raw, shown)
         partition = disk.find_root(raw)
         system = FileSystem(raw, partition.start)

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from compose_apps_preload.image.compression import gzipped
+from compose_apps_preload.image.parallel_gzip import gzipped
 
 MIB = 1 << 20
 NOISE = random.Random(1).randbytes(3 * MIB)

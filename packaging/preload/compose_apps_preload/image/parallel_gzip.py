@@ -1,0 +1,74 @@
+"""Compressing an image into gzip's format: on all processors, and not what is compressed already.
+
+Most of a preloaded image is layers as registries have them. To compress them once more would take
+more time than all the rest of making the image, for nothing. No program of gzip's family leaves
+them as they are, hence this, on zlib. Source of the format: RFC 1951 and 1952.
+"""
+
+import os
+import struct
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+_PIECE = 1 << 20  # bytes that one processor compresses at a time
+_WINDOW = 32 << 10  # so far back a piece may point into the ones before
+_MOST_PROCESSORS = 8  # what is under way is held in memory
+# Neither name nor time: the same image gives the same bytes.
+_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\x03"
+_EMPTY_LAST_BLOCK = b"\x03\0"
+# Programs and libraries: 66 MB/s to 35.1 %; gzip's own 6 gives 27 MB/s to 33.6 %.
+_LEVEL = 4
+_SAMPLE, _EVERY = 4 << 10, 128 << 10  # bytes of a piece that tell whether it is worth it
+_WORTH = 0.95
+
+
+@contextmanager
+def gzipped(target: Path) -> Iterator[Callable[[bytes], None]]:
+    """Lend a function to which the content of the file `target` is passed, part by part.
+
+    The file is complete when the context ends without an error. Raises OSError.
+    """
+    processors = min(os.cpu_count() or 1, _MOST_PROCESSORS)
+    under_way: deque[Future[bytes]] = deque()
+    piece = bytearray()
+    checksum = size = 0
+    before = b""
+
+    def submit() -> None:
+        nonlocal checksum, size, before
+        data = bytes(piece)
+        piece.clear()
+        checksum = zlib.crc32(data, checksum)
+        size += len(data)
+        under_way.append(pool.submit(_deflated, data, before))
+        before = data[-_WINDOW:]
+
+    def write(data: bytes) -> None:
+        piece.extend(data)
+        if len(piece) >= _PIECE:
+            submit()
+        if len(under_way) > 2 * processors:
+            file.write(under_way.popleft().result())
+
+    with target.open("wb") as file, ThreadPoolExecutor(processors) as pool:
+        file.write(_HEADER)
+        yield write
+        submit()
+        file.writelines(each.result() for each in under_way)
+        file.write(_EMPTY_LAST_BLOCK + struct.pack("<II", checksum, size & 0xFFFFFFFF))
+
+
+def _deflated(data: bytes, before: bytes) -> bytes:
+    """Return `data` as blocks that end at a byte, so that others can follow."""
+    level = _LEVEL if _is_worth_it(data) else zlib.Z_NO_COMPRESSION
+    packer = zlib.compressobj(level, wbits=-zlib.MAX_WBITS, zdict=before)
+    return packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH)
+
+
+def _is_worth_it(data: bytes) -> bool:
+    sample = b"".join(data[at : at + _SAMPLE] for at in range(0, len(data), _EVERY))
+    return len(zlib.compress(sample, zlib.Z_BEST_SPEED)) <= _WORTH * len(sample)
