@@ -1,7 +1,9 @@
 """Apps of local folders are made as publishing makes them; published ones are taken as they are."""
 
 import hashlib
+import json
 import os
+import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import yaml
 from compose_apps_preload.errors import PreloadError
 from compose_apps_preload.image import app as apps
+from compose_apps_preload.image import oci, platforms
 from compose_apps_preload.image.cache import Cache
 from compose_apps_preload.image.skopeo import Registries, digest_of
 from preload_image.given import app
@@ -36,7 +39,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
         yield made
 
 
-def compose(made: apps.App) -> dict[str, dict[str, dict[str, object]]]:
+def compose_of(made: apps.App) -> dict[str, dict[str, dict[str, object]]]:
     return dict(yaml.load(made.compose_file, Loader=yaml.BaseLoader))
 
 
@@ -48,7 +51,7 @@ def test_images_are_pinned_to_what_their_registry_has(
 
 
 def test_each_service_has_a_hash_of_its_own(make: Make, shop: Path) -> None:
-    services = compose(make(shop))["services"]
+    services = compose_of(make(shop))["services"]
     hashes = {
         dict(service["labels"])["io.compose-spec.config-hash"]  # type: ignore[call-overload]
         for service in services.values()
@@ -70,7 +73,7 @@ def test_labels_behind_a_shared_anchor_stay_apart(make: Make, tmp_path: Path) ->
         f"services:\n  one: &one\n    image: {HOST}/factory/web\n    labels: &all [a=b]\n"
         f"  two: *one\n  three:\n    image: {HOST}/factory/worker\n    labels: *all\n",
     )
-    services = compose(make(folder))["services"]
+    services = compose_of(make(folder))["services"]
     for name in ("one", "two", "three"):
         labels = dict(services[name]["labels"])  # type: ignore[call-overload]
         assert labels.pop("io.compose-spec.config-hash")
@@ -154,3 +157,116 @@ def test_the_manifest_names_bundle_and_index(make: Make, shop: Path) -> None:
     assert held == set(made.blobs)
     assert document["annotations"] == {"compose-app": "v1"}
     assert {layer["digest"], layer["annotations"]["org.foundries.app.bundle.index.digest"]} <= held
+
+
+def test_an_image_may_be_named_by_variables(
+    make: Make, tmp_path: Path, images: Mapping[str, str]
+) -> None:
+    compose = f"""services:
+  web:
+    image: {HOST}/${{FACTORY}}/${{NAME:-web}}:${{TAG}}
+    labels: {{from: "${{FACTORY}}"}}
+"""
+    dotenv = "FACTORY=other\nexport TAG='latest' # newest\n"
+    folder = app(tmp_path / "varying", compose, **{".env": dotenv})
+    made = make(folder, FACTORY="factory")
+    assert dict(made.services) == {"web": images["web"]}
+    # As publishing does it: labels are those of the project that it has read.
+    assert "from: factory" in made.compose_file.decode()
+
+
+def test_what_is_built_at_home_is_dropped(make: Make, tmp_path: Path) -> None:
+    compose = f"""x-common: &common
+  build: .
+services:
+  web:
+    <<: *common
+    image: {HOST}/factory/web
+  worker:
+    extends: web
+    build: {{context: .}}
+"""
+    services = compose_of(make(app(tmp_path / "building", compose)))["services"]
+    assert all("build" not in service for service in services.values())
+    assert services["worker"]["image"] == services["web"]["image"]
+
+
+def test_a_rule_that_leaves_out_the_compose_file_is_refused(
+    make: Make, tmp_path: Path, shop: Path
+) -> None:
+    compose = (shop / "docker-compose.yml").read_text()
+    folder = app(tmp_path / "empty", compose, **{".composeappignores": "*.yml\n"})
+    with pytest.raises(PreloadError, match=r"a rule in .composeappignores leaves out"):
+        make(folder)
+
+
+def test_a_name_that_is_not_utf_8_is_refused(make: Make, tmp_path: Path, shop: Path) -> None:
+    folder = app(tmp_path / "latin", (shop / "docker-compose.yml").read_text())
+    Path(os.fsdecode(bytes(folder) + b"/caf\xe9")).write_text("")
+    with pytest.raises(PreloadError, match="is not UTF-8"):
+        make(folder)
+
+
+def test_what_keeps_a_device_from_adopting_its_containers_is_told(
+    make: Make, tmp_path: Path, shop: Path
+) -> None:
+    folder = app(
+        tmp_path / "odd",
+        "name: other\n" + (shop / "docker-compose.yml").read_text(),
+        **{".env": "COMPOSE_PROJECT_NAME=third\n", "compose.yaml": "", "compose.override.yml": ""},
+    )
+    warnings = make(folder).warnings
+    for what in ("name: other", "COMPOSE_PROJECT_NAME=third", "compose.yaml", "compose.override"):
+        assert any(what in each for each in warnings)
+    assert make(shop).warnings == ()
+
+
+def test_a_submodule_that_is_not_checked_out_is_told(make: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "module"
+    folder.mkdir()
+    with pytest.raises(PreloadError) as raised:
+        make(folder)
+    assert "git submodule update --init" in raised.value.hint
+
+
+def test_a_submodule_is_an_app(make: Make, tmp_path: Path, shop: Path) -> None:
+    compose = (shop / "docker-compose.yml").read_text()
+    folder = app(tmp_path / "module", compose, **{".git": "gitdir: ../.git/modules/module\n"})
+    apps.unpack(make(folder), tmp_path / "out")
+    assert [each.name for each in (tmp_path / "out").iterdir()] == ["docker-compose.yml"]
+
+
+def test_a_large_file_takes_little_memory(make: Make, tmp_path: Path, shop: Path) -> None:
+    folder = app(tmp_path / "large", (shop / "docker-compose.yml").read_text())
+    with (folder / "model.bin").open("wb") as stream:
+        stream.truncate(64 << 20)
+    tracemalloc.start()
+    try:
+        apps.unpack(make(folder), tmp_path / "out")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 16 << 20
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"manifests": None}, "its index is damaged"),
+        ({"manifests": ["x"]}, "its index is damaged"),
+        ({"manifests": [{"platform": {"os": "linux", "architecture": "arm64"}}]}, "is damaged"),
+        ({"config": {}}, "its manifest is damaged"),
+        ({"config": None, "layers": 3}, "its manifest is damaged"),
+        ([], "this is no JSON object"),
+    ],
+)
+def test_a_damaged_index_or_manifest_is_told(
+    tmp_path: Path, document: object, message: str
+) -> None:
+    data = json.dumps(document).encode()
+    cache = Cache(tmp_path / "cache")
+    with cache.used():
+        cache.write(data)
+        reference = f"{HOST}/factory/odd@{digest_of(data)}"
+        with pytest.raises(PreloadError, match=message):
+            oci.find(reference, platforms.parse("arm64"), Registries(cache))

@@ -27,6 +27,10 @@ def blocks(page: Path, language: str = "sh") -> list[str]:
 
 
 MAKE_DEB, INSTALL_DEB, INSTALL_BY_PIP, MAKE, FLASH = blocks(IMAGE)
+AS_ENGINEER = (
+    *("setpriv", "--reuid=engineer", "--regid=engineer", "--init-groups"),
+    *("env", "HOME=/home/engineer", "USER=engineer"),
+)
 FAST = "--option=Dpkg::Options::=--force-unsafe-io"
 (READ_CONFIGURATION,) = blocks(CONFIGURATION)
 (READ_BY_PYTHON,) = blocks(CONFIGURATION, "python")
@@ -125,7 +129,13 @@ def test_in_a_fresh_debian(fresh: Device, clone: Path, registry: Registry) -> No
     for package in (clone / "build").glob("compose-apps-preload_*.deb"):
         shutil.copy(package, world / "clone/build")
     shutil.copytree(registry.folder, world / "registry")
-    configure_skopeo(fresh.path("/root"), registry.port)
+    configure_skopeo(fresh.path("/home/engineer"), registry.port)
+    # An engineer who is not root, but may be.
+    fresh.run(["useradd", "--shell", "/bin/bash", "engineer"])
+    fresh.path("/etc/sudoers.d/engineer").write_text("engineer ALL=(ALL) NOPASSWD: ALL\n")
+    everything = ["/home/engineer", "/var/lib/docker"]
+    fresh.run(["chown", "--recursive", "engineer:", *everything])
+    fresh.run(["chmod", "755", *everything])
     settings = (registry.folder / "registry.yml").read_text()
     settings = settings.replace(str(registry.folder), "/var/lib/docker/registry")
     (world / "registry.yml").write_text(settings)
@@ -133,11 +143,14 @@ def test_in_a_fresh_debian(fresh: Device, clone: Path, registry: Registry) -> No
     fresh.run(["sh", "-c", f"until ss -ltn | grep -q :{registry.port}; do sleep 0.05; done"])
     try:
         for block in (INSTALL_DEB, MAKE, FLASH):
-            argv = ["bash", "-euxo", "pipefail", "-c", block]
+            argv = [*AS_ENGINEER, "bash", "-euxo", "pipefail", "-c", block]
             done = fresh.run(argv, cwd="/var/lib/docker/clone", check=False)
             assert done.returncode == 0, done.stdout + done.stderr
             assert "stores: restorable, docker" in done.stdout or block != MAKE
     finally:
         serving.kill()
+    made = ("preloaded.wic.gz", "preloaded.wic.bmap", "../../../home/engineer/.cache")
+    owners = fresh.run(["stat", "--format=%U", *made], cwd="/var/lib/docker/clone").stdout
+    assert owners.split() == ["engineer"] * 3
     flashed = fresh.path("/dev/sdX")
     assert flashed.stat().st_size > (clone.parent / "in.wic").stat().st_size

@@ -27,6 +27,7 @@ _DEEPEST = 100  # nodes in one another, merges and `extends` after one another
 _OTHERS = re.compile(
     r"compose\.ya?ml|docker-compose\.yaml|(docker-)?compose\.override\.ya?ml", re.IGNORECASE
 )
+_QUOTED = re.compile(r"([\"'])(.*?)\1\s*(?:#.*)?$")
 _DOTENV = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_.]*)\s*=\s*(.*)")
 
 
@@ -103,12 +104,8 @@ def dotenv(folder: Path, name: str) -> Mapping[str, str]:
     for line in lines:
         match = _DOTENV.fullmatch(line.strip())
         if match:
-            value = match[2]
-            if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-                value = value[1:-1]
-            else:
-                value = re.sub(r"\s+#.*$", "", value)
-            found[match[1]] = value
+            quoted = _QUOTED.match(match[2])
+            found[match[1]] = quoted[2] if quoted else re.sub(r"\s+#.*$", "", match[2])
     return found
 
 

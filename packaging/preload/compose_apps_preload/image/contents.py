@@ -78,7 +78,7 @@ class _Checker:
             if version is not None:
                 self._check_bundle(name, version, ready)
             services = compose_file.pinned_services(self._compose_file(name, version, ready), name)
-        except (StoreError, PreloadError, OSError) as error:
+        except (StoreError, PreloadError, OSError, ValueError) as error:
             self._problem(name, str(error))
         images = tuple(
             self._image(
@@ -119,7 +119,7 @@ class _Checker:
                     config, architecture, size = self._restorable(reference, version)
                 else:
                     continue  # said of the app
-            except (StoreError, DockerError) as error:
+            except (StoreError, DockerError, OSError, ValueError) as error:
                 self._problem(name, f"{store} store: {reference}: {error}")
             else:
                 stores.append(store)

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..errors import PreloadError
 from . import compression, tool
-from .ext4 import Superblock
+from .ext4 import FileSystem, Superblock
+from .layout import DEPLOY, Layout
 from .progress import Step
 
 ROOT_LABEL = "otaroot"
@@ -21,6 +22,21 @@ BLOCK = 4096
 
 _CHUNK = 1 << 20
 _ALIGNMENT = 1 << 20
+_OTHERS = (
+    (0, b"QFI\xfb", "a qcow2 image: qemu-img convert -O raw makes a raw one of it"),
+    (0, b"BZh", "packed by bzip2: unpack it"),
+    (0, b"PK\x03\x04", "a zip archive: unpack it"),
+    (0, b"\x3a\xff\x26\xed", "a sparse image of Android's: simg2img makes a raw one of it"),
+    (4096, b"EFI PART", "one for disks with sectors of 4096 bytes, which are not supported"),
+    (0x10040, b"_BHRfS_M", "btrfs"),
+    (0, b"XFSB", "xfs"),
+    (0, b"hsqs", "squashfs"),
+    (1024, b"\x10\x20\xf5\xf2", "f2fs"),
+    (1024, b"\xe2\xe1\xf5\xe0", "erofs"),
+)
+"""Offset, magic number, and what it is the mark of; source: file(1)'s magic."""
+
+_PROTECTIVE = "ee"  # what an MBR says where a GPT should be
 _EXTENDED = ("5", "f", "85")
 _ZEROS = bytes(_CHUNK)
 _ZERO_BLOCK = bytes(BLOCK)
@@ -88,41 +104,93 @@ def _write(descriptor: int, data: memoryview) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def find_root(file: Path) -> Partition:
-    """Find the root file system: the one labelled `otaroot`, else the last ext4.
+def find_root(file: Path, number: int | None = None) -> Partition:
+    """Find the root file system of the device.
 
-    Raises `PreloadError` if there is none.
+    That is the partition `number`, if one is named. Else the one labelled `otaroot`, else the one
+    with a deployment of OSTree, else the one with `/var`, else the last with ext4.
+    Raises `PreloadError` if there is none, or if the image is cut.
     """
     whole = Superblock.read(file, 0)
     if whole is not None:
-        return Partition(file, 0, file.stat().st_size, label=whole.label)
+        size = file.stat().st_size
+        if whole.blocks * whole.block_size > size:
+            raise _cut(f"its file system has {whole.blocks * whole.block_size} bytes", size)
+        if number is not None:
+            raise PreloadError("the image has no partitions", "leave --partition out")
+        return Partition(file, 0, size, label=whole.label)
+    partitions = _partitions(file)
+    if number is not None:
+        partitions = [each for each in partitions if each.number == number]
+        if not partitions:
+            raise PreloadError(f"the image has no partition {number}", "sfdisk --list names them")
     found = [
         replace(partition, label=superblock.label)
-        for partition in _partitions(file)
+        for partition in partitions
         if (superblock := Superblock.read(file, partition.start)) is not None
     ]
     if not found:
+        kinds = (kind for each in partitions if (kind := _content(file, each.start)))
+        others = ", ".join(dict.fromkeys(kinds))
         raise PreloadError(
-            "the image has no ext4 file system",
+            f"the image has no ext4 file system{f', but {others}' if others else ''}",
             "give an ext4 image, or a disk image (.wic) with an ext4 partition",
         )
     labelled = [partition for partition in found if partition.label == ROOT_LABEL]
     if len(labelled) > 1:
         raise PreloadError(
             f"{len(labelled)} partitions are labelled {ROOT_LABEL!r}",
-            "only one can be the root file system: e2label names them",
+            "only one can be the root file system: name it with --partition, or e2label names them",
         )
-    return (labelled or found)[-1]
+    return (labelled or sorted(found, key=_likelihood))[-1]
+
+
+def _likelihood(partition: Partition) -> int:
+    """Return how likely this is the root file system; of equals the last is."""
+    try:
+        layout = Layout.find(FileSystem(partition.file, partition.start))
+    except PreloadError:
+        return 0
+    return 2 if layout.var.startswith(DEPLOY) else 1
+
+
+def _content(file: Path, start: int) -> str | None:
+    """Return what begins at an offset, if it is something that we know and cannot use."""
+    with file.open("rb") as stream:
+        for offset, magic, name in _OTHERS:
+            stream.seek(start + offset)
+            if stream.read(len(magic)) == magic:
+                return name
+    return None
+
+
+def _cut(what: str, size: int) -> PreloadError:
+    return PreloadError(
+        f"the image is cut: {what}, the file {size}", "download or build it again, whole"
+    )
 
 
 def _partitions(file: Path) -> list[Partition]:
     """Return all partitions, in the order in which they lie on the disk."""
+    other = _content(file, 0)
+    if other is not None:
+        raise PreloadError(f"the image is {other}", "give a raw disk image (.wic) or ext4 image")
     done = tool.run(("sfdisk", "--json", str(file)), good=(0, 1))
     if done.returncode:
-        return []
+        said = done.stderr.decode(errors="replace").strip().replace("\n", " ")
+        raise PreloadError(
+            f"the image has neither an ext4 file system nor a partition table: {said}",
+            "give an ext4 image, or a disk image (.wic) with an ext4 partition",
+        )
     table: dict[str, Any] = json.loads(done.stdout)["partitiontable"]
     sector = int(table.get("sectorsize", 512))
-    entries = sorted(table["partitions"], key=lambda entry: int(entry["start"]))
+    entries = sorted(table.get("partitions", ()), key=lambda entry: int(entry["start"]))
+    if table.get("label") == "dos" and any(entry["type"] == _PROTECTIVE for entry in entries):
+        said = done.stderr.decode(errors="replace").strip()
+        raise PreloadError(
+            f"the image is cut, or its partition table (GPT) is damaged: {said}",
+            "download or build it again, whole",
+        )
     extended = next((entry for entry in entries if entry["type"] in _EXTENDED), None)
     found = []
     for entry in entries:
@@ -131,12 +199,14 @@ def _partitions(file: Path) -> list[Partition]:
         number = _number(entry)
         logical = extended is not None and number > 4
         later = [int(other["start"]) for other in entries if other["start"] > entry["start"]]
-        start = int(entry["start"]) * sector
+        start, size = int(entry["start"]) * sector, int(entry["size"]) * sector
+        if start + size > file.stat().st_size:
+            raise _cut(f"partition {number} ends at byte {start + size}", file.stat().st_size)
         found.append(
             Partition(
                 file,
                 start,
-                int(entry["size"]) * sector,
+                size,
                 number,
                 _number(extended) if extended and logical else None,
                 min(later) * sector - start if later else None,

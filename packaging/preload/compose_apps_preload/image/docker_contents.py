@@ -9,7 +9,9 @@ import base64
 import gzip
 import hashlib
 import json
+import re
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ Dump = Callable[[str, Path], None]
 
 _CHUNK = 1 << 20
 _SEGMENT = 2
+_FOLDER = re.compile(r"[0-9A-Za-z]+")
 _DOCKER_HUB = "docker.io/"
 
 
@@ -54,7 +57,7 @@ class DockerContents:
         if file.is_file():
             try:
                 for references in json.loads(file.read_bytes())["Repositories"].values():
-                    self._references |= references
+                    self._references |= {str(key): str(each) for key, each in references.items()}
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise DockerError(f"docker's {file.name} is damaged: {error}") from error
 
@@ -72,10 +75,14 @@ class DockerContents:
         data = file.read_bytes() if file.is_file() else b""
         if skopeo.digest_of(data) != config:
             raise DockerError(f"its config {config} is {'damaged' if data else 'missing'}")
-        document: dict[str, Any] = json.loads(data)
+        try:
+            document: dict[str, Any] = json.loads(data)
+            diff_ids = [str(diff) for diff in document["rootfs"].get("diff_ids") or ()]
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise DockerError(f"its config {config} names no layers") from error
         chain = ""
         size = 0
-        for diff in document["rootfs"].get("diff_ids", ()):
+        for diff in diff_ids:
             chain = skopeo.digest_of(f"{chain} {diff}".encode()) if chain else diff
             if chain not in self._layers:
                 self._layers[chain] = self._check_layer(chain, diff)
@@ -89,12 +96,14 @@ class DockerContents:
         try:
             cache = (record / "cache-id").read_text()
             told = (record / "diff").read_text()
+            if not _FOLDER.fullmatch(cache):
+                raise ValueError(f"{cache!r} is no name of a folder")
             self._dump(f"overlay2/{cache}/diff", target)
             digest, size = hashlib.sha256(), 0
             for piece in _archive(record / "tar-split.json.gz", target / "diff"):
                 digest.update(piece)
                 size += len(piece)
-        except (OSError, EOFError, ValueError, LookupError) as error:
+        except (OSError, EOFError, ValueError, LookupError, TypeError, zlib.error) as error:
             raise DockerError(f"layer {diff} is incomplete: {error}") from error
         finally:
             shutil.rmtree(target, ignore_errors=True)

@@ -15,7 +15,7 @@ from ..configuration import factory_config, resolve
 from ..configuration.factory_config import BUILDS, Build
 from ..errors import PreloadError, UsageError
 from . import app, platforms, privilege
-from .preloader import Wish, make
+from .preloader import SPARE_BYTES, Wish, make
 
 
 def add_command(commands: command.Subparsers) -> None:
@@ -68,6 +68,19 @@ def add_command(commands: command.Subparsers) -> None:
         help="the restorable store alone, as bitbake preloads it; needs no root and no dockerd",
     )
     add("--default-apps", type=command.app_list, metavar="A,B", help="what the device starts")
+    add(
+        "--partition",
+        type=int,
+        metavar="N",
+        help="the partition of the root file system (default: by label, then by what is in it)",
+    )
+    add(
+        "--spare",
+        type=_size,
+        default=SPARE_BYTES,
+        metavar="SIZE",
+        help="what stays free in the root file system, such as 64M (the default) or 1G",
+    )
     add("--factory-config", type=Path, metavar="F", help="take the apps that this file names")
     add("--ref", metavar="R", help="with --factory-config: refs/heads/<branch>")
     add("--build", choices=BUILDS, help="with --factory-config")
@@ -99,12 +112,21 @@ def run(options: argparse.Namespace) -> int:
         docker=not options.no_docker_store,
         default_apps=options.default_apps,
         only=only,
+        partition=options.partition,
+        spare=options.spare,
         variables={**os.environ, **dict(options.env)},
     )
     os.umask(0o022)  # what is staged gets into the image with its modes
     with _ended_by_signals():
         make(wish)
     return 0
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"(\d+)([KMG]?)", text.upper().removesuffix("B").removesuffix("I"))
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write 64M or 1G")
+    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2]]
 
 
 def _variable(text: str) -> tuple[str, str]:

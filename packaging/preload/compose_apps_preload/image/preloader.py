@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ SPARE_BYTES = 64 << 20
 _UNPACKED = 3
 """A guess: how much larger than what is packed is what it unpacks to."""
 
+_REMOVAL_SECONDS = 10.0
 _SIDE_BY_SIDE = 6  # requests to registries
 _PROGRAMS = (
     *("cp", "debugfs", "dumpe2fs", "e2fsck", "e2image", "fallocate", "resize2fs"),
@@ -63,6 +65,8 @@ class Wish:
     """Names of apps that are to be taken from `sources`; None: all of them."""
     variables: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     """What the images in apps' folders are interpolated with."""
+    partition: int | None = None
+    """The number of the root file system's partition; None: it is looked for."""
     spare: int = SPARE_BYTES
     """Bytes that stay free in the root file system."""
 
@@ -77,7 +81,7 @@ def make(wish: Wish) -> None:
     with _workspace(wish.target) as work, cache.used():
         sources = _chosen(wish)
         copy = _unpacked(wish.source, work)
-        partition = disk.find_root(copy or wish.source)
+        partition = disk.find_root(copy or wish.source, wish.partition)
         system = FileSystem(partition.file, partition.start)
         layout = Layout.find(system)
         _check_empty(system, layout)
@@ -180,7 +184,19 @@ def _workspace(target: Path) -> Iterator[Path]:
         yield folder.resolve()
     finally:
         with privilege.root():
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    # On Ctrl-C Python does not wait long for the program that it has killed, which may still write.
+    deadline = time.monotonic() + _REMOVAL_SECONDS
+    while folder.exists():
+        try:
             shutil.rmtree(folder)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
 
 
 def _unpacked(source: Path, work: Path) -> Path | None:
