@@ -18,7 +18,9 @@ _TABLES = {
 ROOT_START = 18432 * 512
 
 
-def ext4(file: Path, *, label: str = "otaroot", ostree: bool = True, mib: int = 48) -> Path:
+def ext4(
+    file: Path, *, label: str = "otaroot", ostree: bool = True, mib: int = 48, features: str = ""
+) -> Path:
     """Make an ext4 image of a device's root file system, OSTree's or a plain one."""
     root = file.with_name(f"{file.name}.tree")
     var = root / ("ostree/deploy/lmp/var" if ostree else "var")
@@ -27,20 +29,9 @@ def ext4(file: Path, *, label: str = "otaroot", ostree: bool = True, mib: int = 
     (var / "sota/keep").write_text("what the image build left\n")
     (root / "etc").mkdir()
     (root / "etc/os-release").write_text("ID=lmp\n")
-    argv = [
-        "mke2fs",
-        "-q",
-        "-t",
-        "ext4",
-        "-b",
-        "4096",
-        "-L",
-        label,
-        "-d",
-        str(root),
-        str(file),
-        f"{mib}M",
-    ]
+    argv = ["mke2fs", "-q", "-t", "ext4", "-b", "4096", "-L", label, "-d", str(root)]
+    argv += ["-O", features] if features else []
+    argv += [str(file), f"{mib}M"]
     subprocess.run(argv, check=True, stderr=subprocess.DEVNULL)
     return file
 

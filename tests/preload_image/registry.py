@@ -144,8 +144,10 @@ def digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def archive(files: Mapping[str, bytes | tarfile.TarInfo]) -> bytes:
-    """A layer: path to content, or to a member that is something else."""
+def archive(
+    files: Mapping[str, bytes | tarfile.TarInfo | tuple[tarfile.TarInfo, bytes]],
+) -> bytes:
+    """A layer: path to content, or to a member that is something else, perhaps with its content."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, content in files.items():
@@ -153,6 +155,8 @@ def archive(files: Mapping[str, bytes | tarfile.TarInfo]) -> bytes:
                 member = tarfile.TarInfo(name)
                 member.size, member.mode = len(content), 0o755
                 tar.addfile(member, io.BytesIO(content))
+            elif isinstance(content, tuple):
+                tar.addfile(content[0], io.BytesIO(content[1]))
             else:
                 tar.addfile(content)
     return buffer.getvalue()

@@ -4,6 +4,7 @@ import os
 import re
 import stat
 import struct
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from . import tool
 _SUPERBLOCK = 1024  # offset and size in bytes
 _MAGIC = 0xEF53
 _64BIT = 0x80
+_INLINE_DATA = 0x8000
+_INLINE_BYTES = 60  # debugfs hands out at least so many of a file that lies within its inode
 _LIST = re.compile(rb"^/(\d+)/(\d+)/\d*/\d*/(.*)/(\d*)/$")
 _BANNER = re.compile(rb"^debugfs \d.*\n")
 
@@ -31,6 +34,7 @@ class Superblock:
     inodes_per_group: int
     blocks_per_group: int
     inode_size: int
+    has_inline_data: bool
 
     @classmethod
     def read(cls, file: Path, offset: int) -> Self | None:
@@ -53,6 +57,7 @@ class Superblock:
             inodes_per_group=struct.unpack_from("<I", data, 40)[0],
             blocks_per_group=struct.unpack_from("<I", data, 32)[0],
             inode_size=struct.unpack_from("<H", data, 88)[0],
+            has_inline_data=bool(struct.unpack_from("<I", data, 96)[0] & _INLINE_DATA),
         )
 
 
@@ -81,9 +86,15 @@ class FileSystem:
     """The file system at `offset` bytes in `file`."""
 
     def __init__(self, file: Path, offset: int = 0) -> None:
+        # A question mark in the name would begin the options; one in the path too, hence the
+        # programs are run in its folder.
+        if "?" in file.name:
+            self._alias = tempfile.TemporaryDirectory()
+            alias = Path(self._alias.name, "image")
+            alias.symlink_to(file.resolve())
+            file = alias
         self._file = file
         self._offset = offset
-        # Run in its folder: a question mark in the path would begin the options.
         self._device = f"./{file.name}?offset={offset}" if offset else f"./{file.name}"
 
     @property
@@ -136,20 +147,25 @@ class FileSystem:
 
     def names(self, folder: str) -> dict[str, int]:
         """Return the entries of a folder and their modes; {} if there is no such folder."""
+        return {name: mode for name, (mode, _) in self._entries(folder).items()}
+
+    def _entries(self, folder: str) -> dict[str, tuple[int, int]]:
+        """Return the entries of a folder: modes, and sizes in bytes."""
         done = self._ask(b"ls -p " + _quoted(os.fsencode(folder)), check=False)
         found = {}
         for line in done.splitlines():
             match = _LIST.match(line)
             if match and match[1] != b"0" and match[3] not in (b".", b".."):
-                found[os.fsdecode(match[3])] = int(match[2], 8)
+                found[os.fsdecode(match[3])] = (int(match[2], 8), int(match[4] or 0))
         return found
 
     def read(self, path: str) -> bytes | None:
         """Return a file's content, None if there is no such file."""
         folder, _, name = path.rpartition("/")
-        if not stat.S_ISREG(self.names(folder or "/").get(name, 0)):
+        mode, size = self._entries(folder or "/").get(name, (0, 0))
+        if not stat.S_ISREG(mode):
             return None
-        return self._ask(b"cat " + _quoted(os.fsencode(path)), check=True)
+        return self._ask(b"cat " + _quoted(os.fsencode(path)), check=True)[:size]
 
     def dump(self, folder: str, target: Path) -> None:
         """Copy a folder out of the file system, into the folder `target`, made if need be."""
@@ -157,8 +173,12 @@ class FileSystem:
         # Not checked: who is not root cannot give away what is his, and debugfs regrets that.
         request = b"rdump %s %s" % (_quoted(os.fsencode(folder)), _quoted(bytes(target)))
         self._ask(request, check=False)
-        # Whoever is not root could not read all of it, nor remove it.
+        inline = self.superblock.has_inline_data
         for parent, folders, files in os.walk(target):
+            if inline:
+                inside = Path(folder).parent / Path(parent).relative_to(target)
+                self._cut_inline(Path(parent), files, str(inside))
+            # Whoever is not root could not read all of it, nor remove it.
             for name in (*folders, *files):
                 path = Path(parent, name)
                 mode = path.lstat().st_mode
@@ -166,6 +186,16 @@ class FileSystem:
                     path.chmod(0o700)
                 elif stat.S_ISREG(mode) and not mode & 0o400:
                     path.chmod(0o600)
+
+    def _cut_inline(self, parent: Path, files: Iterable[str], inside: str) -> None:
+        """Give files back the size that debugfs rounds up."""
+        rounded = [name for name in files if (parent / name).lstat().st_size == _INLINE_BYTES]
+        entries = self._entries(inside) if rounded else {}
+        for name in rounded:
+            mode, size = entries.get(name, (0, _INLINE_BYTES))
+            if stat.S_ISREG(mode) and size < _INLINE_BYTES:
+                (parent / name).chmod(0o600 | stat.S_IMODE(mode))
+                os.truncate(parent / name, size)
 
     # Writing.
 

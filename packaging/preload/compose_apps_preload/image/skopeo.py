@@ -42,10 +42,12 @@ _PASSING = re.compile(
     re.IGNORECASE,
 )
 _FORBIDDEN = re.compile(
-    r"unauthorized|authentication required|denied|forbidden|status:? 40[13]|invalid username",
+    r"unauthorized|authentication required|denied|forbidden|status(?: ?code)?:? 40[13]|invalid username",
     re.IGNORECASE,
 )
-_UNKNOWN = re.compile(r"manifest unknown|name unknown|not found|status:? 404", re.IGNORECASE)
+_UNKNOWN = re.compile(
+    r"manifest unknown|name unknown|not found|status(?: ?code)?:? 404", re.IGNORECASE
+)
 
 
 def digest_of(data: bytes) -> str:
