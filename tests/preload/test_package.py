@@ -16,7 +16,7 @@ OUTSIDE = {
     "image/bundle.py": {"docker"},
     "image/contents.py": {"compose_apps_early_start"},
     "image/docker_store.py": {"docker"},
-    "image/layers.py": {"compose_apps_early_start"},
+    "image/unpacking.py": {"compose_apps_early_start"},
 }
 
 

@@ -86,6 +86,16 @@ class Cache:
         Path(stream.name).chmod(0o644)
         Path(stream.name).replace(file)
 
+    def adopt(self, file: Path) -> None:
+        """Keep a blob that lies elsewhere, in a file named by its digest; the file is moved."""
+        target = self.blobs / "sha256" / file.name
+        if not target.exists():
+            with tempfile.NamedTemporaryFile(dir=self.blobs, delete=False) as stream:
+                partial = Path(stream.name)
+            shutil.move(file, partial)
+            partial.chmod(0o644)
+            partial.replace(target)
+
     def lend(self, digest: str, folder: Path) -> bool:
         """Put a blob into `folder/sha256`, as a link if that can be; False if it is damaged."""
         file, target = self.file(digest), folder / "sha256" / digest.removeprefix("sha256:")

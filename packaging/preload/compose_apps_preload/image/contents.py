@@ -12,7 +12,7 @@ from compose_apps_early_start import bundle
 from compose_apps_early_start.store import Store, StoreError, Version
 
 from ..errors import PreloadError
-from . import compose_file, layers
+from . import compose_file, unpacking
 from .docker_contents import DockerContents, DockerError
 from .ext4 import FileSystem
 from .layout import Layout
@@ -50,7 +50,7 @@ class _Checker:
             report.problems.append(f"installed_versions is damaged: {error}")
         shortlist = system.read(layout.default_apps)
         if shortlist is not None:
-            report.default_apps = _names(shortlist)
+            report.default_apps = names_of(shortlist)
 
     def check(self) -> None:
         report = self._report
@@ -108,24 +108,28 @@ class _Checker:
     ) -> ImageReport:
         config = architecture = None
         size = 0
+        layers: Sequence[str] = ()
         stores = []
         for store in self._report.stores:
             try:
                 if store == "docker":
                     held = self._docker.check(reference)
                     config, architecture = held.config, held.architecture
-                    size = size or held.size
+                    size, layers = size or held.size, layers or held.layers
                 elif version is not None:
-                    config, architecture, size = self._restorable(reference, version)
+                    config, architecture, size, layers = self._restorable(reference, version)
                 else:
                     continue  # said of the app
             except (StoreError, DockerError, OSError, ValueError) as error:
                 self._problem(name, f"{store} store: {reference}: {error}")
             else:
                 stores.append(store)
-        return ImageReport(reference, tuple(services), architecture, config, size, tuple(stores))
+        return ImageReport(
+            *(reference, tuple(services), architecture, config, size, tuple(stores)),
+            layers=tuple(layers),
+        )
 
-    def _restorable(self, reference: str, version: Version) -> tuple[str, str, int]:
+    def _restorable(self, reference: str, version: Version) -> tuple[str, str, int, Sequence[str]]:
         """Read all of an image in the restorable store; raises `StoreError`."""
         image = self._store.image(reference, version, None)
         for _ in self._store.chunks(image.config, "its config"):
@@ -141,9 +145,11 @@ class _Checker:
             )
         for blob, diff in zip(image.layers, diff_ids, strict=True):
             if (blob.sha256, diff) not in self._unpacked:
-                layers.check(self._store.chunks(blob, "a layer"), diff)
+                unpacking.check(self._store.chunks(blob, "a layer"), diff)
                 self._unpacked.add((blob.sha256, diff))
-        return f"sha256:{image.config.sha256}", str(document.get("architecture")), image.size
+        named = [f"sha256:{blob.sha256}" for blob in image.layers]
+        architecture = str(document.get("architecture"))
+        return f"sha256:{image.config.sha256}", architecture, image.size, named
 
     def _problem(self, name: str, what: str) -> None:
         self._report.problems.append(f"app {name}: {what}")
@@ -162,7 +168,8 @@ def _installed(file: Path) -> Mapping[str, str]:
     }
 
 
-def _names(shortlist: bytes) -> tuple[str, ...]:
+def names_of(shortlist: bytes) -> tuple[str, ...]:
+    """Return the names in a shortlist, as the device reads it."""
     lines = shortlist.decode(errors="replace").splitlines()
     words = [word for line in lines for word in re.split(r"[\s,]+", line.partition("#")[0])]
     return tuple(word for word in words if word)

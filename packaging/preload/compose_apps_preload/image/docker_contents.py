@@ -39,6 +39,7 @@ class Held:
     config: str
     architecture: str
     size: int
+    layers: tuple[str, ...]
 
 
 class DockerContents:
@@ -87,7 +88,7 @@ class DockerContents:
             if chain not in self._layers:
                 self._layers[chain] = self._check_layer(chain, diff)
             size += self._layers[chain]
-        return Held(config, str(document.get("architecture")), size)
+        return Held(config, str(document.get("architecture")), size, tuple(diff_ids))
 
     def _check_layer(self, chain: str, diff: str) -> int:
         """Read all of a layer; returns the size of its archive in bytes."""

@@ -199,6 +199,54 @@ class FileSystem:
 
     # Writing.
 
+    def remove(self, paths: Iterable[str], scratch: Path) -> None:
+        """Remove files and folders with all that is in them; what is not there is not missed.
+
+        `scratch` is a folder for lists of commands. Raises `PreloadError`.
+        """
+        modes = {path: self._mode(path) for path in paths}
+        folders = [path for path, mode in modes.items() if stat.S_ISDIR(mode)]
+        files = [path for path, mode in modes.items() if mode and path not in folders]
+        commands = [b"rm " + _quoted(os.fsencode(path)) for path in files]
+        level = folders
+        while level:
+            found = self._listed(level, scratch)
+            level = []
+            for folder, entries in found.items():
+                for name, mode in entries.items():
+                    path = f"{folder}/{name}"
+                    if stat.S_ISDIR(mode):
+                        level.append(path)
+                    else:
+                        commands.append(b"rm " + _quoted(os.fsencode(path)))
+            folders += level
+        # Parents come before what is in them.
+        commands += [b"rmdir " + _quoted(os.fsencode(path)) for path in reversed(folders)]
+        script = scratch / "debugfs-commands"
+        script.write_bytes(b"".join(line + b"\n" for line in commands))
+        self._run_debugfs(("-w", "-f", str(script)), check=True)
+
+    def _mode(self, path: str) -> int:
+        folder, _, name = path.rpartition("/")
+        return self.names(folder or "/").get(name, 0)
+
+    def _listed(self, folders: Sequence[str], scratch: Path) -> dict[str, dict[str, int]]:
+        """Return the entries of many folders, and their modes, by one run of debugfs."""
+        script = scratch / "debugfs-commands"
+        lines = [b"ls -p " + _quoted(os.fsencode(folder)) + b"\n" for folder in folders]
+        script.write_bytes(b"".join(lines))
+        said = self._run_debugfs(("-f", str(script)), check=True)
+        found: dict[str, dict[str, int]] = {}
+        left = iter(folders)
+        for line in said.splitlines():
+            match = _LIST.match(line)
+            if match is None:
+                if line.startswith(b"debugfs: ls -p "):  # it repeats each command
+                    entries = found[next(left)] = {}
+            elif match[1] != b"0" and match[3] not in (b".", b".."):
+                entries[os.fsdecode(match[3])] = int(match[2], 8)
+        return found
+
     def write(self, trees: Iterable[Tree], scratch: Path) -> None:
         """Add trees; folders that are there already stay as they are, files are replaced.
 

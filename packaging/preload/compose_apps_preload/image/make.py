@@ -14,7 +14,7 @@ from .. import command
 from ..configuration import factory_config, resolve
 from ..configuration.factory_config import BUILDS, Build
 from ..errors import PreloadError, UsageError
-from . import app, platforms, privilege
+from . import app, platforms, privilege, targets
 from .preloader import SPARE_BYTES, Wish, make
 
 
@@ -43,11 +43,27 @@ def add_command(commands: command.Subparsers) -> None:
     add(
         "--app",
         action="append",
-        required=True,
+        default=[],
         dest="apps",
         metavar="DIR_OR_REF",
-        help="a folder with docker-compose.yml, or a published app: host/factory/app@sha256:…",
+        help="a folder with docker-compose.yml, or a published app: host/factory/app@sha256:…; "
+        "without any, the apps that the image's own installed_versions names",
     )
+    add("--targets", type=Path, metavar="F", help="a targets.json: take the apps of a Target of it")
+    add("--target", metavar="NAME", help="with --targets")
+    add(
+        "--replace",
+        action="store_true",
+        help="the image may be preloaded already: its apps stay, but for those that are given",
+    )
+    add(
+        "--remove",
+        action="append",
+        default=[],
+        metavar="APP",
+        help="take an app out of an image that is preloaded already; the others stay",
+    )
+    add("--dry-run", action="store_true", help="only tell what would be fetched, and how large")
     add("--arch", required=True, help="of the device: arm64, amd64, arm/v7; aarch64, x86_64, armhf")
     add(
         "--env",
@@ -91,11 +107,18 @@ def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     privilege.drop()
     only, app_type = None, options.app_type or "restorable"
+    if (options.targets is None) != (options.target is None):
+        raise UsageError("--targets and --target go together", "give both")
+    sources = list(options.apps)
+    if options.targets:
+        given = {app.name_of(source) for source in sources}
+        found = targets.apps(options.targets, options.target)
+        sources += (uri for name, uri in found.items() if name not in given)
     if options.factory_config:
         if not options.ref or not options.build:
             raise UsageError("--factory-config needs --ref and --build", "give all three")
         only, resolved_type = from_factory_config(
-            options.factory_config, options.build, options.ref, options.apps
+            options.factory_config, options.build, options.ref, sources
         )
         app_type = options.app_type or resolved_type
     if options.no_docker_store and app_type == "compose":
@@ -106,7 +129,7 @@ def run(options: argparse.Namespace) -> int:
     wish = Wish(
         source=options.source,
         target=options.output,
-        sources=tuple(options.apps),
+        sources=tuple(sources),
         platform=platforms.parse(options.arch),
         restorable=app_type == "restorable",
         docker=not options.no_docker_store,
@@ -114,6 +137,9 @@ def run(options: argparse.Namespace) -> int:
         only=only,
         partition=options.partition,
         spare=options.spare,
+        replace=options.replace,
+        removed=tuple(options.remove),
+        dry_run=options.dry_run,
         variables={**os.environ, **dict(options.env)},
     )
     os.umask(0o022)  # what is staged gets into the image with its modes

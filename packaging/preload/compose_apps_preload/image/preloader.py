@@ -19,6 +19,7 @@ from . import (
     compression,
     disk,
     docker_store,
+    held,
     oci,
     output,
     privilege,
@@ -27,9 +28,10 @@ from . import (
 )
 from .app import App
 from .cache import Cache
-from .contents import check
+from .contents import check, names_of
 from .disk import Partition
 from .ext4 import FileSystem, Tree, need
+from .held import Held
 from .layout import Layout
 from .platforms import Platform
 from .progress import megabytes, step
@@ -69,6 +71,12 @@ class Wish:
     """The number of the root file system's partition; None: it is looked for."""
     spare: int = SPARE_BYTES
     """Bytes that stay free in the root file system."""
+    replace: bool = False
+    """Whether the image may be preloaded already: its apps stay, but for those of `sources`."""
+    removed: tuple[str, ...] = ()
+    """Names of apps that are preloaded already, and shall not be any longer."""
+    dry_run: bool = False
+    """Whether to only tell what would be done, on standard output."""
 
 
 def make(wish: Wish) -> None:
@@ -76,15 +84,20 @@ def make(wish: Wish) -> None:
     _check_files(wish.source, wish.target)
     # Whatever is missing is said before anything is fetched.
     tool.check(*_PROGRAMS, *compression.programs(wish.source, wish.target))
-    engine = docker_store.check() if wish.docker else None
+    engine = docker_store.check() if wish.docker and not wish.dry_run else None
     cache = Cache.of_user()
     with _workspace(wish.target) as work, cache.used():
-        sources = _chosen(wish)
+        if wish.sources and not wish.replace and not wish.removed:
+            _chosen(wish, {})  # what is wrong is said before the image is looked at
         copy = _unpacked(wish.source, work)
         partition = disk.find_root(copy or wish.source, wish.partition)
         system = FileSystem(partition.file, partition.start)
         layout = Layout.find(system)
-        _check_empty(system, layout)
+        before = Held.read(system, layout)
+        sources = _chosen(wish, _staying(wish, before))
+        if not before.is_empty:
+            _check_held(wish, before)
+            held.keep_blobs(system, layout, cache, work / "held")
         architecture.check(system, layout, wish.platform)
         with step("reading apps") as shown, ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
             registries = Registries(cache, shown.advance)
@@ -101,6 +114,9 @@ def make(wish: Wish) -> None:
                 )
             }
         _warn(loaded, images, wish.platform)
+        if wish.dry_run:
+            print(_plan(wish, partition, layout, loaded, images, cache))
+            return
         _check_space(wish, images, work, cache)
         if copy is None:
             copy = work / "disk"
@@ -110,6 +126,11 @@ def make(wish: Wish) -> None:
             system = FileSystem(copy, partition.start)
         with step("checking the file system"):
             system.check()
+        if not before.is_empty:
+            with step("taking out what was preloaded"):
+                held.remove(system, layout, before, work)
+                # What was removed counts as free from now on.
+                system.repair()
         stage = work / "var"
         blobs = stage / "sota/reset-apps/blobs" if wish.restorable else work / "blobs"
         with (
@@ -118,7 +139,14 @@ def make(wish: Wish) -> None:
         ):
             registries.advance = shown.advance
             list(pool.map(lambda image: oci.fetch(image, blobs, registries), images.values()))
-        _fill(stage, wish, loaded, images, _installed(system, layout, loaded))
+        _fill(
+            stage,
+            wish,
+            loaded,
+            images,
+            _installed(system, layout, loaded, wish.removed),
+            _default_apps(wish, system, layout),
+        )
         trees = [Tree(stage, layout.var)]
         with contextlib.ExitStack() as stack:
             if engine:
@@ -158,7 +186,32 @@ def _check_files(source: Path, target: Path) -> None:
             )
 
 
-def _chosen(wish: Wish) -> list[str]:
+def _staying(wish: Wish, before: Held) -> Mapping[str, str]:
+    """Return the sources of the apps that are the image's own, by name."""
+    if before.is_empty:
+        # The image says which apps belong to it: an image of a Target.
+        return {} if wish.sources else before.installed
+    given = {app.name_of(source) for source in wish.sources}
+    unknown = [name for name in wish.removed if name not in before.apps]
+    if unknown:
+        raise PreloadError(
+            f"unknown app {unknown[0]!r}; the image is preloaded with {', '.join(before.apps)}",
+            "correct the name",
+        )
+    found = {}
+    for name, uri in before.apps.items():
+        if name in given or name in wish.removed:
+            continue
+        if uri is None and (wish.replace or wish.removed):
+            raise PreloadError(
+                f"nothing in the image tells the version of app {name!r}, which is to stay",
+                f"give it with --app, or take it out with --remove {name}",
+            )
+        found[name] = str(uri)
+    return found
+
+
+def _chosen(wish: Wish, staying: Mapping[str, str]) -> list[str]:
     """Return the sources of the apps to preload; raises `PreloadError` for unknown names."""
     sources: dict[str, str] = {}
     for source in wish.sources:
@@ -167,6 +220,13 @@ def _chosen(wish: Wish) -> list[str]:
             raise PreloadError(f"app {name!r} is given twice", f"leave one --app {source} out")
         sources[name] = source
     names = list(sources) if wish.only is None else list(wish.only)
+    sources = {**staying, **sources}
+    names += [name for name in staying if name not in names]
+    if not names:
+        raise PreloadError(
+            "no app is to be preloaded, and the image names none of its own",
+            "give apps with --app, or a Target's with --targets and --target",
+        )
     for name in (*names, *(wish.default_apps or ())):
         if name not in sources or name not in names:
             raise PreloadError(
@@ -259,14 +319,13 @@ def _check_free(folder: Path, needed: int) -> None:
         )
 
 
-def _check_empty(system: FileSystem, layout: Layout) -> None:
-    for folder in (layout.compose_apps, f"{layout.reset_apps}/apps", f"{layout.docker}/image"):
-        found = system.names(folder)
-        if found:
-            raise PreloadError(
-                f"the image is preloaded already: {folder} holds {', '.join(sorted(found))}",
-                "start from an image without apps",
-            )
+def _check_held(wish: Wish, before: Held) -> None:
+    if not wish.replace and not wish.removed:
+        raise PreloadError(
+            f"the image is preloaded already, with {', '.join(before.apps) or 'docker images'}",
+            "start from an image without apps; or --replace keeps its apps, and adds or exchanges "
+            "those that you give; or --remove APP takes one out",
+        )
 
 
 def _fill(
@@ -275,6 +334,7 @@ def _fill(
     apps: Sequence[App],
     images: Mapping[str, oci.Image],
     installed: bytes | None,
+    default_apps: Sequence[str] | None,
 ) -> None:
     """Put into `stage` what is to lie in /var, but for docker's store."""
     for each in apps:
@@ -285,13 +345,23 @@ def _fill(
     if installed is not None:
         (stage / "sota/import").mkdir()
         (stage / "sota/import/installed_versions").write_bytes(installed)
-    if wish.default_apps is not None:
+    if default_apps is not None:
         (stage / "lmp").mkdir()
-        text = "".join(f"{name}\n" for name in wish.default_apps)
+        text = "".join(f"{name}\n" for name in default_apps)
         (stage / "lmp/default-apps").write_text(text)
 
 
-def _installed(system: FileSystem, layout: Layout, apps: Sequence[App]) -> bytes | None:
+def _default_apps(wish: Wish, system: FileSystem, layout: Layout) -> Sequence[str] | None:
+    """Return the shortlist to write; None: what is there stays, or there is none."""
+    found = system.read(layout.default_apps)
+    if wish.default_apps is not None or found is None or not wish.removed:
+        return wish.default_apps
+    return [name for name in names_of(found) if name not in wish.removed]
+
+
+def _installed(
+    system: FileSystem, layout: Layout, apps: Sequence[App], removed: Sequence[str]
+) -> bytes | None:
     """Return the image's installed_versions with these apps in it; None if it has none.
 
     It tells aktualizr-lite, and the agent, which version of an app belongs to the image.
@@ -299,18 +369,44 @@ def _installed(system: FileSystem, layout: Layout, apps: Sequence[App]) -> bytes
     found = system.read(layout.installed_versions)
     if found is None:
         return None
-    try:
-        targets = json.loads(found)
-        for target in targets.values():
-            if target.get("is_current"):
-                named = target.setdefault("custom", {}).setdefault("docker_compose_apps", {})
-                named.update({each.name: {"uri": each.uri} for each in apps})
-    except (ValueError, AttributeError) as error:
-        raise PreloadError(
-            f"{layout.installed_versions} in the image cannot be read: {error}",
-            "was the image made by a Factory?",
-        ) from error
+    targets = json.loads(found)
+    for target in held.current(targets):
+        named = target.setdefault("custom", {}).setdefault("docker_compose_apps", {})
+        for name in removed:
+            named.pop(name, None)
+        named.update({each.name: {"uri": each.uri} for each in apps})
     return json.dumps(targets).encode()
+
+
+def _plan(
+    wish: Wish,
+    partition: Partition,
+    layout: Layout,
+    apps: Sequence[App],
+    images: Mapping[str, oci.Image],
+    cache: Cache,
+) -> str:
+    """Return, for a person, what would be done."""
+    superblock = FileSystem(partition.file, partition.start).superblock
+    free = superblock.free_blocks * superblock.block_size
+    blobs = {blob for image in images.values() for blob in image.blobs}
+    missing = sum(blob.size for blob in blobs if not cache.has(blob))
+    packed = _size(images.values())
+    bundles = sum(each.blobs[each.bundle].stat().st_size for each in apps)
+    needed = bundles + packed * (wish.restorable + wish.docker * _UNPACKED) + wish.spare
+    where = f"partition {partition.number}" if partition.number else "the whole image"
+    label = f", labelled {partition.label!r}" if partition.label else ""
+    lines = [f"root file system: {where}{label}; apps go into {layout.var}"]
+    for each in apps:
+        lines.append(f"{each.name}  {each.uri}")
+        lines += (
+            f"  {reference}  {images[reference].platform}, {megabytes(_size([images[reference]]))}"
+            for reference in each.images
+        )
+    lines += (f"{name}  is taken out" for name in wish.removed)
+    lines.append(f"to fetch: {megabytes(missing)} of {megabytes(packed)}; the cache has the rest")
+    lines.append(f"the image grows by about {megabytes(max(0, needed - free))}")
+    return "\n".join(lines)
 
 
 def _with_room(partition: Partition, trees: Sequence[Tree], spare: int, work: Path) -> Partition:

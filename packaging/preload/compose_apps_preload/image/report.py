@@ -16,6 +16,8 @@ class ImageReport:
     config: str | None
     size: int
     stores: tuple[str, ...]
+    layers: tuple[str, ...]
+    """Digests: of the packed layers if the restorable store has it, else of what they unpack to."""
 
 
 @dataclass(frozen=True)

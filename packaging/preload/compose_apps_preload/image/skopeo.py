@@ -42,7 +42,8 @@ _PASSING = re.compile(
     re.IGNORECASE,
 )
 _FORBIDDEN = re.compile(
-    r"unauthorized|authentication required|denied|forbidden|status(?: ?code)?:? 40[13]|invalid username",
+    r"unauthorized|authentication required|denied|forbidden|status(?: ?code)?:? 40[13]"
+    r"|invalid username",
     re.IGNORECASE,
 )
 _UNKNOWN = re.compile(

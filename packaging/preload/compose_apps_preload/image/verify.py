@@ -2,13 +2,14 @@
 
 import argparse
 import json
+import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 from .. import command
 from ..errors import PreloadError
-from . import compression, disk, tool
+from . import compression, disk, spdx, tool
 from .contents import check
 from .ext4 import FileSystem
 from .layout import Layout
@@ -28,15 +29,31 @@ def add_command(commands: command.Subparsers) -> None:
         epilog="exit status: 0 all is there; 1 something is missing or damaged; 2 wrong usage",
     )
     parser.add_argument("image", type=Path, metavar="IMAGE", help=".wic or .ext4, perhaps packed")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--format",
+        choices=("text", "json", "spdx"),
+        default="text",
+        help="for people, the bill of materials as JSON, or as SPDX 2.3 in JSON (default: text)",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_const",
+        const="json",
+        dest="format",
+        help="the same as --format json",
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
     report = verify(options.image)
-    if options.json:
+    if options.format == "json":
         print(json.dumps({"schema": SCHEMA, **asdict(report)}, indent=2))
+    elif options.format == "spdx":
+        print(json.dumps(spdx.document(report), indent=2))
+        for problem in report.problems:
+            print(f"compose-apps-preload: problem: {problem}", file=sys.stderr)
     else:
         print(text(report))
     return 1 if report.problems else 0
