@@ -46,6 +46,8 @@ bench: device-packages $(VENV)/made ## the benchmarks
 		$(VENV)/bin/python tests/bench/bench_restore.py
 	PYTHONPATH=agent:packaging/device:packaging/preload:tests \
 		$(VENV)/bin/python tests/bench/bench_preload.py
+	PYTHONPATH=agent:packaging/device:packaging/preload:tests \
+		$(VENV)/bin/python tests/bench/bench_registry.py
 
 bench-boot: device-packages boot-packages $(VENV)/made ## the benchmark of whole boots
 	PYTHONPATH=$(CURDIR)/packaging/device $(VENV)/bin/python tests/bench/bench_boot.py

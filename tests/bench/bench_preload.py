@@ -70,6 +70,7 @@ def main() -> int:
             argv, environment = arguments(
                 *("image", source, "--app", big, "--arch", "arm64", "-o", target), *_WAYS[way]
             )
+            shutil.rmtree(folder / ".cache", ignore_errors=True)  # all is fetched
             measured = _measured(argv, environment)
             added = {
                 "restorable store": [packed],
