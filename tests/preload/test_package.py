@@ -16,6 +16,8 @@ OUTSIDE = {
     "image/bundle.py": {"docker"},
     "image/contents.py": {"compose_apps_early_start"},
     "image/docker_store.py": {"docker"},
+    "image/layout.py": {"compose_apps_early_start"},
+    "image/preloader.py": {"compose_apps_early_start"},
     "image/unpacking.py": {"compose_apps_early_start"},
 }
 

@@ -6,10 +6,12 @@ The restorable store is read by the agent's own reading of it: what holds here, 
 import json
 import re
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from compose_apps_early_start import bundle
-from compose_apps_early_start.store import Store, StoreError, Version
+from compose_apps_early_start.settings import Settings
+from compose_apps_early_start.store import Descriptor, Store, StoreError, Version
 
 from ..errors import PreloadError
 from . import compose_file, unpacking
@@ -32,20 +34,21 @@ class _Checker:
 
     def __init__(self, system: FileSystem, layout: Layout, work: Path, report: Report) -> None:
         self._report = report
-        system.dump(f"{layout.var}/sota", work)
+        copied = Settings(root=work)
+        system.dump(f"{layout.var}/sota", work / "var")
         system.dump(f"{layout.docker}/image/overlay2", work / "image")
-        self._compose_apps = work / "sota/compose-apps"
-        self._store = Store(work / "sota/reset-apps")
+        self._compose_apps = copied.compose_apps
+        self._store = Store(copied.reset_apps)
         self._versions = self._store.versions()
         self._docker = DockerContents(
             work / "image/overlay2",
             lambda path, target: system.dump(f"{layout.docker}/{path}", target),
             work,
         )
-        self._unpacked: set[tuple[str, str]] = set()
+        self._unpacked: set[tuple[Descriptor, str]] = set()
         self._installed: Mapping[str, str] = {}
         try:
-            self._installed = _installed(work / "sota/import/installed_versions")
+            self._installed = _installed(copied.installed_versions)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             report.problems.append(f"installed_versions is damaged: {error}")
         shortlist = system.read(layout.default_apps)
@@ -143,13 +146,17 @@ class _Checker:
             raise StoreError(
                 f"its config names {len(diff_ids)} layers, its manifest {len(image.layers)}"
             )
-        for blob, diff in zip(image.layers, diff_ids, strict=True):
-            if (blob.sha256, diff) not in self._unpacked:
-                unpacking.check(self._store.chunks(blob, "a layer"), diff)
-                self._unpacked.add((blob.sha256, diff))
+        layers = set(zip(image.layers, diff_ids, strict=True)) - self._unpacked
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(self._check_layer, layers))
+        self._unpacked |= layers
         named = [f"sha256:{blob.sha256}" for blob in image.layers]
         architecture = str(document.get("architecture"))
         return f"sha256:{image.config.sha256}", architecture, image.size, named
+
+    def _check_layer(self, layer: tuple[Descriptor, str]) -> None:
+        blob, diff = layer
+        unpacking.check(self._store.chunks(blob, "a layer"), diff)
 
     def _problem(self, name: str, what: str) -> None:
         self._report.problems.append(f"app {name}: {what}")

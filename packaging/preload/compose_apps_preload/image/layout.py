@@ -1,6 +1,9 @@
 """Where things of the device lie in its root file system."""
 
 from dataclasses import dataclass
+from pathlib import Path
+
+from compose_apps_early_start.settings import Settings
 
 from ..errors import PreloadError
 from .ext4 import FileSystem
@@ -37,12 +40,12 @@ class Layout:
     @property
     def compose_apps(self) -> str:
         """The folder of the apps that are ready to run."""
-        return f"{self.var}/sota/compose-apps"
+        return str(self._settings.compose_apps)
 
     @property
     def reset_apps(self) -> str:
         """The restorable store."""
-        return f"{self.var}/sota/reset-apps"
+        return str(self._settings.reset_apps)
 
     @property
     def docker(self) -> str:
@@ -52,9 +55,14 @@ class Layout:
     @property
     def installed_versions(self) -> str:
         """The file that says which apps belong to the image."""
-        return f"{self.var}/sota/import/installed_versions"
+        return str(self._settings.installed_versions)
 
     @property
     def default_apps(self) -> str:
         """The shortlist of apps that are to be started."""
-        return f"{self.var}/lmp/default-apps"
+        return str(self._settings.default_apps)
+
+    @property
+    def _settings(self) -> Settings:
+        """The paths as the agent has them, which know of `/var` alone."""
+        return Settings(root=Path(self.var).parent)

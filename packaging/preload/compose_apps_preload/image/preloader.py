@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from compose_apps_early_start.settings import Settings
+
 from ..errors import PreloadError
 from . import (
     app,
@@ -131,8 +133,8 @@ def make(wish: Wish) -> None:
                 held.remove(system, layout, before, work)
                 # What was removed counts as free from now on.
                 system.repair()
-        stage = work / "var"
-        blobs = stage / "sota/reset-apps/blobs" if wish.restorable else work / "blobs"
+        stage = Settings(root=work / "root")
+        blobs = stage.reset_apps / "blobs" if wish.restorable else work / "blobs"
         with (
             step("fetching images", _size(images.values())) as shown,
             ThreadPoolExecutor(_SIDE_BY_SIDE) as pool,
@@ -147,7 +149,7 @@ def make(wish: Wish) -> None:
             _installed(system, layout, loaded, wish.removed),
             _default_apps(wish, system, layout),
         )
-        trees = [Tree(stage, layout.var)]
+        trees = [Tree(stage.root / "var", layout.var)]
         with contextlib.ExitStack() as stack:
             if engine:
                 root = stack.enter_context(
@@ -329,7 +331,7 @@ def _check_held(wish: Wish, before: Held) -> None:
 
 
 def _fill(
-    stage: Path,
+    stage: Settings,
     wish: Wish,
     apps: Sequence[App],
     images: Mapping[str, oci.Image],
@@ -338,17 +340,16 @@ def _fill(
 ) -> None:
     """Put into `stage` what is to lie in /var, but for docker's store."""
     for each in apps:
-        app.unpack(each, stage / "sota/compose-apps" / each.name)
+        app.unpack(each, stage.compose_apps / each.name)
         if wish.restorable:
-            restorable.add(stage / "sota/reset-apps", each, images)
-    (stage / "sota").chmod(0o700)
+            restorable.add(stage.reset_apps, each, images)
+    stage.compose_apps.parent.chmod(0o700)
     if installed is not None:
-        (stage / "sota/import").mkdir()
-        (stage / "sota/import/installed_versions").write_bytes(installed)
+        stage.installed_versions.parent.mkdir()
+        stage.installed_versions.write_bytes(installed)
     if default_apps is not None:
-        (stage / "lmp").mkdir()
-        text = "".join(f"{name}\n" for name in default_apps)
-        (stage / "lmp/default-apps").write_text(text)
+        stage.default_apps.parent.mkdir()
+        stage.default_apps.write_text("".join(f"{name}\n" for name in default_apps))
 
 
 def _default_apps(wish: Wish, system: FileSystem, layout: Layout) -> Sequence[str] | None:
