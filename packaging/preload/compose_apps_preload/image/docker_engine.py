@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..errors import PreloadError
 from . import tool
-from .progress import megabytes, step
+from .progress import growing, megabytes, step
 
 FOLDER = Path("/var/cache/compose-apps-preload")
 """Where a fetched engine is kept: root runs it, so nobody else may write it."""
@@ -84,9 +84,11 @@ def fetched(download: Download) -> Engine:
         with tempfile.TemporaryDirectory(dir=FOLDER) as scratch:
             partial = Path(scratch)
             (partial / "archives/partial").mkdir(parents=True)
-            with step("fetching dockerd", download.size) as shown:
+            with (
+                step("fetching dockerd", download.size) as shown,
+                growing(partial / "archives", shown),
+            ):
                 _apt("--download-only", archives=partial / "archives")
-                shown.advance(download.size)
             for package in (partial / "archives").glob("*.deb"):
                 tool.run(("dpkg-deb", "--extract", str(package), str(partial / "root")))
             (partial / "root").chmod(0o755)

@@ -35,7 +35,10 @@ _SCRIPT = Path(__file__).with_name("dockerd.sh")
 def check() -> Engine | Download:
     """Return the engine that will be used; raises `PreloadError` if the store cannot be made."""
     if not privilege.is_root():
-        again = shlex.join(["sudo", str(Path(sys.argv[0]).resolve()), *sys.argv[1:]])
+        program = Path(sys.argv[0]).resolve()
+        itself = [sys.executable, "-m", "compose_apps_preload"]
+        itself = itself if program.name == "__main__.py" else [str(program)]
+        again = shlex.join(["sudo", *itself, *sys.argv[1:]])
         raise PreloadError(
             "docker's store can only be made as root",
             f"run {again}, or leave the store out with --no-docker-store",

@@ -101,8 +101,9 @@ def make(wish: Wish) -> None:
             _check_held(wish, before)
             held.keep_blobs(system, layout, cache, work / "held")
         architecture.check(system, layout, wish.platform)
-        with step("reading apps") as shown, ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
-            registries = Registries(cache, shown.advance)
+        registries = Registries(cache)
+        with step("reading apps") as shown, _threads(registries) as pool:
+            registries.advance = shown.advance
             apps = [
                 pool.submit(app.load, each, work / f"app-{number}", registries, wish.variables)
                 for number, each in enumerate(sources)
@@ -137,7 +138,7 @@ def make(wish: Wish) -> None:
         blobs = stage.reset_apps / "blobs" if wish.restorable else work / "blobs"
         with (
             step("fetching images", _size(images.values())) as shown,
-            ThreadPoolExecutor(_SIDE_BY_SIDE) as pool,
+            _threads(registries) as pool,
         ):
             registries.advance = shown.advance
             list(pool.map(lambda image: oci.fetch(image, blobs, registries), images.values()))
@@ -186,6 +187,18 @@ def _check_files(source: Path, target: Path) -> None:
                 f"{made} is the input, and would be overwritten",
                 "an input is never modified: name another output",
             )
+
+
+@contextlib.contextmanager
+def _threads(registries: Registries) -> Iterator[ThreadPoolExecutor]:
+    """Lend threads that read registries; if one fails, or all is interrupted, none goes on."""
+    with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+        try:
+            yield pool
+        except BaseException:
+            registries.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _staying(wish: Wish, before: Held) -> Mapping[str, str]:

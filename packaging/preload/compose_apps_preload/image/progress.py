@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 _REDRAW_SECONDS = 0.1
 _BAR = 24
@@ -51,6 +52,35 @@ def step(name: str, total: int | None = None) -> Iterator[Step]:
     shown = Step(name, total)
     yield shown
     shown.end(time.monotonic() - began)
+
+
+@contextlib.contextmanager
+def growing(folder: Path, shown: Step) -> Iterator[None]:
+    """Move the bar of a step by what another program writes into a folder meanwhile."""
+    ended = threading.Event()
+    size = 0
+
+    def look() -> None:
+        nonlocal size
+        found = 0
+        for file in folder.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                found += file.stat().st_size
+        shown.advance(max(0, found - size))
+        size = max(size, found)
+
+    def watch() -> None:
+        while not ended.wait(_REDRAW_SECONDS):
+            look()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
+        look()
 
 
 def megabytes(size: int) -> str:

@@ -108,6 +108,11 @@ class Registries:
         self._lock = threading.Lock()
         self._under_way: set[Blob] = set()
         self._fetched = threading.Condition()
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """End what other threads are fetching: nobody wants it any more."""
+        self._stopped.set()
 
     def manifest(self, reference: str) -> bytes:
         """Return the manifest or index that `reference` names, byte by byte; asked for once."""
@@ -224,7 +229,7 @@ class Registries:
                 file=sys.stderr,
                 flush=True,
             )
-            time.sleep(pause)
+            self._stopped.wait(pause)
         raise PreloadError(f"{reference}: {said}", _hint(said, host(reference)))
 
     def _once(
@@ -251,6 +256,9 @@ class Registries:
                     heard, size = time.monotonic(), grown
                 if process.returncode is not None:
                     break
+                if self._stopped.is_set():
+                    process.kill()
+                    raise PreloadError(f"{reference}: not fetched", "see the other message")
                 if time.monotonic() - heard > SILENCE_SECONDS:
                     process.kill()
                     raise _SilentError(reference)
