@@ -51,7 +51,7 @@ def keep_blobs(system: FileSystem, layout: Layout, cache: Cache, scratch: Path) 
         cache.adopt(file)
 
 
-def remove(system: FileSystem, layout: Layout, held: Held, scratch: Path) -> None:
+def remove(system: FileSystem, layout: Layout, scratch: Path) -> None:
     """Take all that is preloaded out of a file system; raises `PreloadError`."""
     paths = [f"{layout.compose_apps}/{name}" for name in system.names(layout.compose_apps)]
     paths += [f"{layout.reset_apps}/{name}" for name in system.names(layout.reset_apps)]

@@ -131,7 +131,7 @@ def make(wish: Wish) -> None:
             system.check()
         if not before.is_empty:
             with step("taking out what was preloaded"):
-                held.remove(system, layout, before, work)
+                held.remove(system, layout, work)
                 # What was removed counts as free from now on.
                 system.repair()
         stage = Settings(root=work / "root")
