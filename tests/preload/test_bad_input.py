@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from compose_apps_preload.cli import main
+from compose_apps_preload.configuration.factory_config import load, read
+from compose_apps_preload.configuration.lint import lint
+from compose_apps_preload.configuration.matrix import rows, text
+from compose_apps_preload.configuration.yaml_tree import MOST_BYTES
 from compose_apps_preload.errors import PreloadError
-from compose_apps_preload.factory_config import load, read
 from compose_apps_preload.finding import Severity
-from compose_apps_preload.lint import lint
-from compose_apps_preload.matrix import rows, text
-from compose_apps_preload.yaml_tree import MOST_BYTES
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from preload.given import ADVANCED, written

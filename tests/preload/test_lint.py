@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from compose_apps_preload.cli import main
+from compose_apps_preload.configuration.lint import REMOVED, lint
 from compose_apps_preload.finding import Severity
-from compose_apps_preload.lint import REMOVED, lint
 from preload.given import ADVANCED, ALL_TAGGED, DATA, apps_of, seen, written
 
 APPS = ("money-making-app", "debug-tools")

@@ -5,10 +5,12 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import __version__, image, lint, matrix, resolve, verify
+from . import __version__
+from .configuration import lint, matrix, resolve
 from .errors import PreloadError
+from .image import cache, make, verify
 
-COMMANDS = (resolve, matrix, lint, image, verify)
+COMMANDS = (resolve, matrix, lint, make, verify, cache)
 """Each has `add_command`, see `command`."""
 
 _DESCRIPTION = (

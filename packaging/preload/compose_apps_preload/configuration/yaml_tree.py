@@ -1,0 +1,272 @@
+"""A YAML file as a tree of nodes that know their line, read with suspicion.
+
+Nothing is ever constructed from a node: an alias stays a reference to one node, so a bomb of
+aliases costs what its text costs, and a value keeps the form in which it was written.
+"""
+
+import codecs
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from ..errors import PreloadError
+from ..finding import Finding, Mark, Severity
+
+MOST_BYTES = 1 << 18
+"""A factory-config.yml has a few KB; PyYAML needs some seconds for this many."""
+
+MOST_MERGED = 100_000
+"""Merge keys (`<<`) are the one way in which a small file can become large."""
+
+_TAG = "tag:yaml.org,2002:"
+_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+"""YAML 1.1, which is what PyYAML and CI read."""
+
+_TOO_MUCH = "write it as a plain factory-config.yml, without that nesting"
+
+
+class UnreadableError(Exception):
+    """The text is no YAML that can be read any further."""
+
+    def __init__(self, at: Mark, message: str, hint: str, code: str = "yaml") -> None:
+        super().__init__(message)
+        self.finding = Finding(Severity.ERROR, code, at, message, hint)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A key of a mapping and its value; `path` is the way there, as a person would write it."""
+
+    path: str
+    key: yaml.ScalarNode
+    node: yaml.Node
+
+    @property
+    def at(self) -> Mark:
+        """Where the key is written."""
+        return mark(self.key)
+
+
+class Tree:
+    """The nodes of one file, and what is wrong with those that were looked at."""
+
+    def __init__(self, file: Path) -> None:
+        """Read `file`.
+
+        Raises `PreloadError` if it cannot be read, `UnreadableError` if it is no YAML.
+        """
+        self.findings: list[Finding] = []
+        self._merged: dict[int, dict[str, tuple[yaml.ScalarNode, yaml.Node]]] = {}
+        self._may_merge = MOST_MERGED
+        self.root = _compose(_text(file))
+        self._find_duplicates()
+
+    def error(self, node: yaml.Node, code: str, message: str, hint: str) -> None:
+        """Take note of what makes the file unusable."""
+        self.findings.append(Finding(Severity.ERROR, code, mark(node), message, hint))
+
+    def warning(self, node: yaml.Node, code: str, message: str, hint: str) -> None:
+        """Take note of what is only suspicious."""
+        self.findings.append(Finding(Severity.WARNING, code, mark(node), message, hint))
+
+    def entries(self, node: yaml.Node | None, path: str) -> dict[str, Entry]:
+        """Return the entries of a mapping; of nothing, or of null, there are none."""
+        if node is None or is_null(node):
+            return {}
+        if not isinstance(node, yaml.MappingNode):
+            what = path or "the file"
+            self.error(
+                node,
+                "wrong-type",
+                f"{what} is {kind(node)}, not a mapping",
+                "write 'key: value' lines, indented below it",
+            )
+            return {}
+        return {
+            name: Entry(f"{path}.{_key(name)}" if path else _key(name), *pair)
+            for name, pair in self._pairs(node).items()
+        }
+
+    def _pairs(self, node: yaml.MappingNode) -> dict[str, tuple[yaml.ScalarNode, yaml.Node]]:
+        if id(node) in self._merged:
+            return self._merged[id(node)]
+        # A mapping that merges itself adds nothing to itself.
+        self._merged[id(node)] = {}
+        own: dict[str, tuple[yaml.ScalarNode, yaml.Node]] = {}
+        merged: dict[str, tuple[yaml.ScalarNode, yaml.Node]] = {}
+        for key, value in node.value:
+            if key.tag == _TAG + "merge":
+                sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
+                for source in sources:
+                    self._merge(source, merged)
+            elif isinstance(key, yaml.ScalarNode):
+                own[key.value] = (key, value)
+        self._merged[id(node)] = merged | own
+        return self._merged[id(node)]
+
+    def _merge(self, source: yaml.Node, into: dict[str, tuple[yaml.ScalarNode, yaml.Node]]) -> None:
+        if not isinstance(source, yaml.MappingNode):
+            self.error(
+                source,
+                "wrong-type",
+                f"'<<' merges {kind(source)}, not a mapping",
+                "let it name the anchor of a mapping, as in '<<: *common'",
+            )
+            return
+        pairs = self._pairs(source)
+        self._may_merge -= len(pairs) + 1
+        if self._may_merge < 0:
+            raise UnreadableError(
+                mark(source), f"its merge keys make more than {MOST_MERGED} entries", _TOO_MUCH
+            )
+        for name, pair in pairs.items():
+            into.setdefault(name, pair)
+
+    def _find_duplicates(self) -> None:
+        waiting = [self.root] if self.root else []
+        seen = set()
+        while waiting:
+            node = waiting.pop()
+            if id(node) in seen or isinstance(node, yaml.ScalarNode):
+                continue
+            seen.add(id(node))
+            if isinstance(node, yaml.SequenceNode):
+                waiting += node.value
+                continue
+            first: dict[tuple[str, str], yaml.Node] = {}
+            for key, value in node.value:
+                waiting.append(value)
+                if not isinstance(key, yaml.ScalarNode):
+                    continue
+                before = first.setdefault((key.tag, key.value), key)
+                if before is not key:
+                    self.error(
+                        key,
+                        "duplicate-key",
+                        f"{_key(key.value)} is written twice, first in line {mark(before).line}; "
+                        "YAML readers take one of them and drop the other",
+                        "keep one, with what both say",
+                    )
+
+
+def mark(node: yaml.Node) -> Mark:
+    """Return where `node` begins; of an alias, where the node it refers to does."""
+    return Mark(node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def is_null(node: yaml.Node) -> bool:
+    """Whether nothing is written there, or `null` or `~`."""
+    return isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "null"
+
+
+def text(node: yaml.Node) -> str | None:
+    """Return a string, or a number as it is written; None for anything else."""
+    names = ("str", "int", "float")
+    if isinstance(node, yaml.ScalarNode) and node.tag in [_TAG + name for name in names]:
+        value: str = node.value
+        return value
+    return None
+
+
+def flag(node: yaml.Node) -> bool | None:
+    """Return a YAML boolean (`true`, `off`, …); None for anything else, `"true"` among it."""
+    if isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "bool":
+        return _FLAGS.get(node.value.lower())
+    return None
+
+
+def kind(node: yaml.Node) -> str:
+    """Return what `node` is, for a person."""
+    if isinstance(node, yaml.MappingNode):
+        return "a mapping"
+    if isinstance(node, yaml.SequenceNode):
+        return "a list"
+    if is_null(node):
+        return "empty"
+    # With its quotes, if it has any: they are what makes `"true"` a string.
+    return written(node)
+
+
+def written(node: yaml.Node) -> str:
+    """Return a scalar about as it is written, on one line and without control characters."""
+    if not isinstance(node, yaml.ScalarNode):
+        return kind(node)
+    value = node.value
+    shown = value if not node.style and value.isprintable() else quoted(value)
+    return shown if len(shown) <= 80 else shown[:79] + "…"
+
+
+def quoted(value: str) -> str:
+    """Return `value` in double quotes, nothing in it that a terminal or a log would obey."""
+    if value.isprintable():
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + value.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
+
+
+def _key(name: str) -> str:
+    plain = name.isprintable() and name.replace("_", "").replace("-", "").isalnum()
+    return name if plain or name == "<<" else quoted(name)
+
+
+def _text(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise PreloadError(
+            f"{file}: cannot read it: {reason}",
+            "name a readable factory-config.yml, it lies in ci-scripts.git",
+        ) from error
+    if len(data) > MOST_BYTES:
+        raise UnreadableError(
+            Mark(1, 1), f"longer than {MOST_BYTES} bytes", "name a factory-config.yml", "size"
+        )
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        at = Mark(before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1)
+        raise UnreadableError(at, "not UTF-8 text", "save the file as UTF-8") from error
+
+
+def _compose(document: str) -> yaml.Node | None:
+    # Not the C loader: on deep nesting it overflows the stack, where this one raises.
+    try:
+        root = yaml.compose(document, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        place = error.problem_mark or error.context_mark
+        at = Mark(place.line + 1, place.column + 1) if place else Mark(1, 1)
+        raise UnreadableError(at, *_explained(error)) from error
+    except yaml.reader.ReaderError as error:
+        before = document[: error.position]
+        at = Mark(before.count("\n") + 1, error.position - (before.rfind("\n") + 1) + 1)
+        raise UnreadableError(
+            at, f"a character that YAML does not allow: U+{error.character:04X}", "remove it"
+        ) from error
+    except RecursionError as error:
+        raise UnreadableError(Mark(1, 1), "nested too deep", _TOO_MUCH) from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # "\UFFFFFFFF" is a ValueError out of PyYAML's scanner, without a place.
+        raise UnreadableError(Mark(1, 1), f"broken YAML: {error}", "check its escapes") from error
+    if root is None or is_null(root):
+        raise UnreadableError(
+            Mark(1, 1), "empty", "write at least 'containers:' and 'lmp:' into it", "empty"
+        )
+    return root
+
+
+def _explained(error: yaml.MarkedYAMLError) -> tuple[str, str]:
+    # "..." ends a document, which people copy from documentation, where it means "and so on".
+    if "single document" in (error.context or "") or "<document start>" in (error.problem or ""):
+        return (
+            "a second YAML document begins here, and CI reads one",
+            "remove the line '---' or '...' before it",
+        )
+    message = ", ".join(part for part in (error.problem, error.context) if part)
+    return (
+        f"broken YAML: {message}",
+        "correct it; lines of one block have the same indentation, with blanks, never tabs",
+    )
