@@ -97,7 +97,7 @@ class Tree:
             )
             return {}
         return {
-            name: Entry(f"{path}.{_key(name)}" if path else _key(name), *pair)
+            name: Entry(f"{path}.{plain(name)}" if path else plain(name), *pair)
             for name, pair in self._pairs(node).items()
         }
 
@@ -196,8 +196,8 @@ class Tree:
                     self.error(
                         key,
                         "duplicate-key",
-                        f"{_key(key.value)} is written twice, first in line {mark(before).line}; "
-                        "YAML readers take one of them and drop the other",
+                        f"{plain(key.value)} is written twice, first in line {mark(before).line}; "
+                        "YAML readers refuse the file, or drop one of the two",
                         "keep one, with what both say",
                     )
 
@@ -271,9 +271,10 @@ def quoted(value: str) -> str:
     return '"' + value.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
 
 
-def _key(name: str) -> str:
-    plain = name.isprintable() and name.replace("_", "").replace("-", "").isalnum()
-    return name if plain or name == "<<" else quoted(name)
+def plain(name: str) -> str:
+    """Return a key as a person would write it: in quotes only where it needs them."""
+    is_plain = name.isprintable() and name.replace("_", "").replace("-", "").isalnum()
+    return name if is_plain or name == "<<" else quoted(name)
 
 
 def _text(file: Path, name: str) -> str:

@@ -278,7 +278,8 @@ def _unknown_apps(shortlist: Value[tuple[str, ...]], apps: Collection[str]) -> I
             shortlist.value_at,
             f"{shortlist.key} names {quoted(name)}, which no Target that it is for has: "
             "CI ignores it",
-            f"{known.nearest(name)}add the folder {name} with a docker-compose.yml to containers.git",
+            f"{known.nearest(name)}add the folder {name} with a docker-compose.yml to "
+            "containers.git",
         )
 
 
