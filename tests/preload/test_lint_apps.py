@@ -216,9 +216,16 @@ def test_the_agents_limit_is_the_agents() -> None:
                 "volumes:\n- {type: bind, source: /dev/ttyUSB0, target: /t}\n"
                 "- {type: bind, source: ./data, target: /t}\n"
                 "- {type: bind, source: /d.sock, target: /t, bind: {create_host_path: true}}\n"
-                "- {type: volume, source: d, target: /t}\n- {type: tmpfs, target: /t}"
+                "- {type: bind, source: /d.sock, target: /t, bind: {create_host_path: false}}\n"
+                "- {type: volume, source: d, target: /t}\n- {type: tmpfs, target: /t}\n"
+                "- {type: bind, source: ./data, target: /t, bind: {create_host_path: false}}"
             ),
-            [("error", "missing-file", 7, 7), ("warning", "bind-before-made", 8, 7)],
+            [
+                ("warning", "bind-before-made", 6, 7),
+                ("error", "missing-file", 7, 7),
+                ("warning", "bind-before-made", 8, 7),
+                ("error", "missing-file", 12, 7),
+            ],
             id="mounts in their long form",
         ),
         pytest.param(

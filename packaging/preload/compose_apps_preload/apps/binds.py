@@ -1,7 +1,8 @@
 """Bind mounts, and the folders that dockerd makes where there is nothing to mount.
 
-dockerd makes them for the short form, and for the long one with `create_host_path`; they belong to
-root, and whoever wanted to make the file, socket or device of that name cannot any more.
+They belong to root, and whoever wanted to make the file, socket or device of that name cannot any
+more. Only `bind: {create_host_path: false}` keeps every version of compose from asking for them:
+2.26 asks for the short form, newer ones for the long form too.
 """
 
 import os
@@ -56,8 +57,14 @@ class _Bind:
     service: str
     source: str
     target: str
-    makes_folder: bool
+    makes_folder: bool | None
+    """Whether a folder is made where there is nothing to mount; None: by newer versions."""
     at: Mark
+
+    @property
+    def maker(self) -> str:
+        """Who makes that folder."""
+        return "dockerd makes" if self.makes_folder else "newer versions of compose make"
 
     @property
     def is_file(self) -> bool:
@@ -82,15 +89,15 @@ def _binds(app: App, service: Service) -> Iterator[_Bind]:
             fields = app.fields(item, "volumes[]")
             source, target = (app.value(fields, key) or "" for key in ("source", "target"))
             asked = app.below(fields, "bind").get("create_host_path")
-            makes = asked is not None and flag(asked.node) is True
+            makes_folder = flag(asked.node) if asked else None
             if app.value(fields, "type") != "bind":
                 continue
         else:
             source, _, target = (app.text(item) or "").partition(":")
-            target, makes = target.partition(":")[0], True
+            target, makes_folder = target.partition(":")[0], True
         # Anything else before the colon is the name of a volume.
         if source.startswith((".", "/", "~")) and target:
-            yield _Bind(str(service), source, target, makes, mark(item))
+            yield _Bind(str(service), source, target, makes_folder, mark(item))
 
 
 def _names_file(path: str) -> bool:
@@ -115,12 +122,13 @@ def _of_the_app(app: App, bind: _Bind) -> Iterator[Finding]:
     elif app.has(path):
         return
     elif bind.is_file or not bind.makes_folder:
-        instead = "dockerd makes a folder in its place" if bind.makes_folder else "the start fails"
+        folder = f"{bind.maker} an empty folder in its place"
         yield Finding(
             Severity.ERROR,
             "missing-file",
             bind.at,
-            f"service {bind.service} mounts {shown}, which is not in the app's folder: {instead}",
+            f"service {bind.service} mounts {shown}, which is not in the app's folder: "
+            + ("the start fails" if bind.makes_folder is False else folder),
             "add it, or correct the path, which counts from the app's folder",
         )
     else:
@@ -139,25 +147,19 @@ def _of_the_host(bind: _Bind) -> Iterator[Finding]:
     path = "/" + path.lstrip("/")
     if path.startswith("/var/run/") or path == "/var/run":
         path = path.removeprefix("/var")
-    if not bind.makes_folder or path in _THERE or _is_below(path, _ROOTS):
+    if bind.makes_folder is False or path in _THERE or _is_below(path, _ROOTS):
         return
     device = path.removeprefix("/dev/") if path.startswith("/dev/") else None
     if device in _DEV_FOLDERS or device in _DEV_NODES:
         return
-    if device is not None:
-        hint = "name it in devices: then a start without it fails, and is tried again"
-    elif path.startswith("/run/user/") or _names_file(path) or bind.is_file:
-        hint = (
-            "write the mount in its long form (type: bind, source: …, target: …): then a start "
-            "without it fails, and is tried again"
-        )
-    else:
+    shown = quoted(bind.source)
+    if device is None and not path.startswith("/run/user/") and not bind.is_file:
         yield Finding(
             Severity.NOTICE,
             "host-folder",
             bind.at,
-            f"service {bind.service} mounts {quoted(bind.source)}: if the device does not have "
-            "it, dockerd makes it as an empty folder, owned by root",
+            f"service {bind.service} mounts {shown}: if the device does not have it, {bind.maker} "
+            "an empty folder, owned by root",
             "let the image make it (tmpfiles.d) if others write to it; else use a named volume",
         )
         return
@@ -165,9 +167,12 @@ def _of_the_host(bind: _Bind) -> Iterator[Finding]:
         Severity.WARNING,
         "bind-before-made",
         bind.at,
-        f"service {bind.service} mounts {quoted(bind.source)}: if that is not there yet when the "
-        "app starts, dockerd makes an empty folder in its place, owned by root",
-        hint,
+        f"service {bind.service} mounts {shown}: if that is not there yet when the app starts, "
+        f"{bind.maker} an empty folder in its place, owned by root",
+        "name it in devices: then a start without it fails, and is tried again"
+        if device is not None
+        else "write the long form with bind: {create_host_path: false}: then a start without it "
+        "fails, and is tried again",
     )
 
 
