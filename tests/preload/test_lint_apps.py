@@ -494,6 +494,24 @@ def test_ten_times_the_input_takes_about_ten_times_as_long(tmp_path: Path) -> No
     assert seconds(400) < 30 * seconds(40) + 0.1
 
 
+def test_an_image_is_made_after_its_apps_were_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    system = tmp_path / "lmp.ext4"
+    system.touch()
+    text = "services: {web: {build: ., volumes: ['./data:/data']}}\n"
+    folder = app(tmp_path, text)
+    arguments = ["image", str(system), "-o", str(tmp_path / "out.ext4"), "--arch", "arm64"]
+    assert main([*arguments, "--no-docker-store", "--app", str(folder)]) == 1
+    said = capsys.readouterr().err
+    place = f"{folder}/docker-compose.yml:1:12: "
+    assert f"{place}warning: service web has no restart policy" in said
+    assert f"{place}error: service web has no image" in said
+    assert "notice" not in said
+    assert "has no image of its own" in said  # and so it is not made
+    assert not (tmp_path / "out.ext4").exists()
+
+
 # Anything at all
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))

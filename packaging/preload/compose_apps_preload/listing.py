@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TextIO
 
 from .finding import Finding, Mark, Severity
 
@@ -17,11 +18,11 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=sorted(FORMATS), default="text", help="of the findings")
 
 
-def show(findings: Findings, form: str) -> int:
+def show(findings: Findings, form: str, stream: TextIO | None = None) -> int:
     """Print the findings; return the exit status, 1 if one of them is an error."""
     shown = FORMATS[form](findings)
     if shown:
-        print(shown)
+        print(shown, file=stream)
     listed = (each for found in findings.values() for each in found)
     return int(any(each.severity is Severity.ERROR for each in listed))
 

@@ -5,6 +5,7 @@ Each box on apps in docs/integration.md that files can tell of is looked at here
 
 import argparse
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -363,6 +364,19 @@ def _of_others(app: App) -> Iterator[tuple[Path, Finding]]:
                 "remove the line",
             ),
         )
+
+
+def warn(folders: Sequence[Path]) -> None:
+    """Say on stderr what is wrong with the apps in `folders`, and what may not be as it seems.
+
+    A folder without a compose file is passed over. Raises `PreloadError` if one cannot be read.
+    """
+    apps = [App(folder) for folder in folders if (folder / COMPOSE_FILE).is_file()]
+    told = {
+        file: [each for each in found if each.severity is not Severity.NOTICE]
+        for file, found in lint(apps).items()
+    }
+    listing.show({file: found for file, found in told.items() if found}, "text", sys.stderr)
 
 
 # The command

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..apps import lint as lint_apps
 from ..errors import PreloadError
 from . import (
     app,
@@ -80,6 +81,7 @@ def make(wish: Wish) -> None:
     cache = Cache.of_user()
     with _workspace(wish.target) as work, cache.used():
         sources = _chosen(wish)
+        lint_apps.warn([Path(each) for each in sources if Path(each).is_dir()])
         copy = _unpacked(wish.source, work)
         partition = disk.find_root(copy or wish.source, wish.partition)
         system = FileSystem(partition.file, partition.start)
