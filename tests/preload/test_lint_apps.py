@@ -371,6 +371,7 @@ def test_the_env_file_is_read_as_compose_reads_it(tmp_path: Path) -> None:
     assert found(folder) == [
         ("error", "shared-port", 5, 27),
         ("error", "required-variable", 6, 14),
+        ("warning", "required-variable", 6, 14),
         ("error", "required-variable", 6, 14),
         ("warning", "project-name", 5, 1),
     ]

@@ -141,17 +141,20 @@ def _required(app: App) -> Iterator[Finding]:
     for node in app.nodes():
         if not isinstance(node, yaml.ScalarNode) or "$" not in node.value or id(node) in by_ci:
             continue
-        found = variables.interpolate(node.value, app.environment.values)
-        for name in dict.fromkeys(found.missing):
-            if name not in _COMPOSE_OWN:
-                yield Finding(
-                    Severity.ERROR,
-                    "required-variable",
-                    mark(node),
-                    f"compose refuses the app unless the variable {name} is set, which a device "
-                    "does not do",
-                    f"set {name} in the app's {variables.ENV_FILE}, or write ${{{name}:-default}}",
-                )
+        on_device = variables.interpolate(node.value, app.environment.values).missing
+        # Source: composectl's publish, which interpolates from the environment alone.
+        for name in dict.fromkeys(variables.interpolate(node.value, {}).missing):
+            if name in _COMPOSE_OWN:
+                continue
+            unset = name in on_device
+            yield Finding(
+                Severity.ERROR if unset else Severity.WARNING,
+                "required-variable",
+                mark(node),
+                f"compose refuses the app unless the variable {name} is set, which "
+                + ("nobody does" if unset else f"{variables.ENV_FILE} does not do for publishing"),
+                f"write ${{{name}:-default}}",
+            )
 
 
 def _images(app: App) -> Iterator[Finding]:

@@ -56,22 +56,21 @@ def _projects(apps: Sequence[App]) -> Iterator[Found]:
 
 
 def _container_names(apps: Sequence[App]) -> Iterator[Found]:
-    first: dict[str, tuple[App, Mark]] = {}
+    first: dict[str, tuple[App, Service]] = {}
     for app, service in _started(apps):
         name = app.value(service.fields, "container_name")
         if name is None:
             continue
-        at = place(service.fields["container_name"])
-        other, there = first.setdefault(name, (app, at))
-        if (other, there) != (app, at):
+        other, holder = first.setdefault(name, (app, service))
+        if holder is not service:
             yield (
                 app,
                 Finding(
                     Severity.ERROR,
                     "shared-name",
-                    at,
-                    f"service {service} has the container name {quoted(name)}, which is taken "
-                    f"({_where(other, app, there)})",
+                    place(service.fields["container_name"]),
+                    f"service {service} has the container name {quoted(name)}, which service "
+                    f"{holder} has ({_where(other, app, holder.at)})",
                     "leave container_name out: compose makes a name of its own for each container",
                 ),
             )
