@@ -137,6 +137,11 @@ def test_the_agents_limit_is_the_agents() -> None:
         pytest.param(
             service("healthcheck: {test: a, interval: soon, retries: x}"), [], id="no durations"
         ),
+        pytest.param(
+            service("healthcheck: {test: a, interval: $I, start_period: 3m}"),
+            [],
+            id="durations that are not known",
+        ),
         # Images
         pytest.param(
             "services:\n  web:\n    build: .\n    restart: always\n",
@@ -277,6 +282,14 @@ def test_the_agents_limit_is_the_agents() -> None:
         ),
         pytest.param(
             service('ports: ["80:80", "80:80"]\nnetwork_mode: host'), [], id="ports of the host"
+        ),
+        pytest.param(
+            service(
+                'ports:\n- "80:80"\n- {target: 80, published: 80, host_ip: $A}\n- $P:80\n'
+                '- "${Q:-127.0.0.1:81}:80"\n- "${R:-}:81:80"'
+            ),
+            [("error", "shared-port", 10, 7)],
+            id="ports that are not known, and some that are",
         ),
         pytest.param(
             service("networks: [a, b, c, d]")

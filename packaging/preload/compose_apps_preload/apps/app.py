@@ -116,6 +116,10 @@ class App:
         """Return the text of a key; None if it is absent or not known."""
         return self.text(fields[key].node) if key in fields else None
 
+    def knows(self, fields: Mapping[str, Entry], *keys: str) -> bool:
+        """Whether the text of each of `keys` is known, as far as they are there."""
+        return all(self.text(fields[key].node) is not None for key in keys if key in fields)
+
     def fields(self, node: yaml.Node, path: str) -> Mapping[str, Entry]:
         """Return the entries of a mapping, without those that have a tag of compose (`!reset`)."""
         if self._tree is None or self._unreadable:

@@ -291,6 +291,8 @@ def _health(app: App, service: Service) -> Iterator[Finding]:
     none = is_list and app.names(check, "test") == ["NONE"]
     if not check or none or (disable and flag(disable.node)):
         return
+    if not app.knows(check, "interval", "start_period", "start_interval", "retries"):
+        return
     interval = seconds(app.value(check, "interval"), _INTERVAL)
     start = seconds(app.value(check, "start_period"), 0)
     start_interval = seconds(app.value(check, "start_interval"), _START_INTERVAL)

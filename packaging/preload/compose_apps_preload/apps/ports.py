@@ -50,10 +50,11 @@ def published(app: App, service: Service) -> Iterator[Published]:
 def _parts(app: App, item: yaml.Node) -> tuple[str, str, str, str]:
     if isinstance(item, yaml.MappingNode):
         fields = app.fields(item, "ports[]")
-        address, port, target = (
-            app.value(fields, key) or "" for key in ("host_ip", "published", "target")
+        address, port, target, protocol = (
+            app.value(fields, key) or "" for key in ("host_ip", "published", "target", "protocol")
         )
-        return address, port, target, app.value(fields, "protocol") or "tcp"
+        known = app.knows(fields, "host_ip", "protocol")
+        return address, port if known else "", target, protocol or "tcp"
     short, _, protocol = (app.text(item) or "").partition("/")
     *host, target = short.rsplit(":", 2)
     address, port = ("", *host)[-2:] if host else ("", "")
