@@ -16,6 +16,7 @@ from ..yaml_tree import MOST_BYTES
 ENV_FILE = ".env"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_BRACE = re.compile(r"\$\{|\}")
 _MOST_NESTED = 20
 
 
@@ -88,10 +89,10 @@ def interpolate(text: str, values: Mapping[str, str | None], nested: int = 0) ->
 
 def _closing_brace(text: str, start: int) -> int:
     depth = 1
-    for brace in re.finditer(r"\$\{|\}", text[start:]):
+    for brace in _BRACE.finditer(text, start):
         depth += 1 if brace[0] == "${" else -1
         if not depth:
-            return start + brace.start()
+            return brace.start()
     return len(text)
 
 
