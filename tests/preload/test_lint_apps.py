@@ -592,6 +592,8 @@ FLOWS = st.recursive(
 @example(WIDE.encode())
 @example(b"services: &s\n  web: &w\n    <<: *w\n    labels: [{a: b}]\n    networks: *s\n")
 @example(b"services: {web: {image: a/b:1, volumes: ['./" + b"x" * 300 + b".y:/z']}}\n")
+@example(b"services: {web: {healthcheck: {test: a, retries: " + b"9" * 5000 + b"}}}\n")
+@example(b"services: {web: {healthcheck: {test: a, interval: " + b"9" * 5000 + b"h}}}\n")
 @example(b"services: {web: {command: '" + b"${A:-" * 5000 + b"'}}\n")
 def test_anything_is_read_or_told(tmp_path: Path, content: bytes) -> None:
     folder = tmp_path / "shop"

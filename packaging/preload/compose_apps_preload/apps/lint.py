@@ -297,7 +297,9 @@ def _health(app: App, service: Service) -> Iterator[Finding]:
     start = seconds(app.value(check, "start_period"), 0)
     start_interval = seconds(app.value(check, "start_interval"), _START_INTERVAL)
     retries = app.value(check, "retries") or str(_RETRIES)
-    if interval is None or start is None or start_interval is None or not retries.isdecimal():
+    if interval is None or start is None or start_interval is None:
+        return
+    if not re.fullmatch(r"[0-9]{1,9}", retries):
         return
     at = service.fields["healthcheck"].at
     first = min(interval, start_interval) if start else interval
