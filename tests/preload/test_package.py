@@ -13,6 +13,7 @@ from preload.given import PATHS
 PACKAGE = Path(compose_apps_preload.__file__).parent
 # The agent's reading of the stores comes along; docker's SDK is asked for when it is needed.
 OUTSIDE = {
+    "apps/ignores.py": {"docker"},
     "image/bundle.py": {"docker"},
     "image/contents.py": {"compose_apps_early_start"},
     "image/docker_store.py": {"docker"},
@@ -35,7 +36,7 @@ def test_a_module_imports_nothing_of_the_agent_nor_what_the_package_does_not_nam
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             assert node.module
             imported.add(node.module.partition(".")[0])
-    assert imported <= sys.stdlib_module_names | {"yaml"} | OUTSIDE.get(module, set())
+    assert imported <= sys.stdlib_module_names | {"dotenv", "yaml"} | OUTSIDE.get(module, set())
 
 
 def test_the_command_line_needs_nothing_but_what_the_package_names() -> None:

@@ -207,20 +207,6 @@ def test_a_name_that_is_not_utf_8_is_refused(make: Make, tmp_path: Path, shop: P
         make(folder)
 
 
-def test_what_keeps_a_device_from_adopting_its_containers_is_told(
-    make: Make, tmp_path: Path, shop: Path
-) -> None:
-    folder = app(
-        tmp_path / "odd",
-        "name: other\n" + (shop / "docker-compose.yml").read_text(),
-        **{".env": "COMPOSE_PROJECT_NAME=third\n", "compose.yaml": "", "compose.override.yml": ""},
-    )
-    warnings = make(folder).warnings
-    for what in ("name: other", "COMPOSE_PROJECT_NAME=third", "compose.yaml", "compose.override"):
-        assert any(what in each for each in warnings)
-    assert make(shop).warnings == ()
-
-
 def test_a_submodule_that_is_not_checked_out_is_told(make: Make, tmp_path: Path) -> None:
     folder = tmp_path / "module"
     folder.mkdir()

@@ -49,7 +49,7 @@ class Checkout:
     def __init__(self, folder: Path) -> None:
         """Look at `folder`; raises `PreloadError` if there are no apps to be seen."""
         self._folder = folder
-        self._working_tree = _folders(folder)
+        self._working_tree = folders(folder)
         self._branches: dict[str, tuple[str, ...]] = {}
         self._revisions: frozenset[str] = frozenset()
         if (folder / ".git").exists():
@@ -107,7 +107,8 @@ class Checkout:
         return done.stdout
 
 
-def _folders(folder: Path) -> tuple[str, ...]:
+def folders(folder: Path) -> tuple[str, ...]:
+    """Return the names of the folders in `folder` that are apps; raises `PreloadError`."""
     try:
         names = sorted(each.name for each in folder.iterdir() if (each / COMPOSE_FILE).is_file())
     except OSError as error:

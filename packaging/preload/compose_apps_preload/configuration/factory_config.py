@@ -13,7 +13,7 @@ import yaml
 
 from ..errors import PreloadError
 from ..finding import Finding, Mark, Severity
-from .yaml_tree import (
+from ..yaml_tree import (
     Entry,
     Tree,
     UnreadableError,
@@ -31,6 +31,12 @@ Build = Literal["containers", "lmp"]
 
 BUILDS: tuple[Build, ...] = get_args(Build)
 APP_TYPES = ("restorable", "compose")
+
+SECTION_KEYS = ("preloaded_images", "params", "ref_options", "tagging")
+IMAGE_KEYS = ("enabled", "shortlist", "app_type", "oe_builtin")
+REF_KEYS = ("params",)
+PARAMS = ("ASSEMBLE_SYSTEM_IMAGE", "APP_SHORTLIST")
+TAG_KEYS = ("tag", "inherit")
 
 _T = TypeVar("_T")
 
@@ -69,6 +75,8 @@ class Tag:
 
     name: str
     inherit: str | None = None
+    at: Mark = field(default=Mark(1, 1), compare=False)
+    inherit_at: Mark = field(default=Mark(1, 1), compare=False)
 
 
 Tagging = Mapping[str, Value[tuple[Tag, ...]]]
@@ -142,7 +150,8 @@ def read(file: Path) -> FactoryConfig:
 class _Reader:
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._tree = Tree(file)
+        self._tree = Tree(file, "factory-config.yml", "'containers:' and 'lmp:'")
+        self._tree.find_unreadable()
         self._unknown: list[UnknownKey] = []
 
     def config(self) -> FactoryConfig:
@@ -163,9 +172,9 @@ class _Reader:
         )
 
     def _section(self, name: Build, entry: Entry | None) -> Section:
-        keys = ("preloaded_images", "params", "ref_options", "tagging")
-        entries = self._known(self._tree.entries(entry.node if entry else None, name), *keys)
-        preloaded, params, ref_options, tagging = (entries.get(key) for key in keys)
+        node = entry.node if entry else None
+        entries = self._known(self._tree.entries(node, name), *SECTION_KEYS)
+        preloaded, params, ref_options, tagging = (entries.get(key) for key in SECTION_KEYS)
         return Section(
             name,
             self._preloaded_images(preloaded),
@@ -177,8 +186,7 @@ class _Reader:
     def _preloaded_images(self, entry: Entry | None) -> Said:
         if entry is None:
             return Said()
-        keys = ("enabled", "shortlist", "app_type", "oe_builtin")
-        entries = self._known(self._tree.entries(entry.node, entry.path), *keys)
+        entries = self._known(self._tree.entries(entry.node, entry.path), *IMAGE_KEYS)
         # Not ours to decide by, but a wrong type in it is as wrong.
         self._value(entries.get("oe_builtin"), self._flag)
         return Said(
@@ -190,15 +198,12 @@ class _Reader:
     def _params(self, entry: Entry | None) -> Said:
         if entry is None:
             return Said()
-        keys = ("ASSEMBLE_SYSTEM_IMAGE", "APP_SHORTLIST")
-        entries = self._known(self._tree.entries(entry.node, entry.path), *keys)
-        return Said(
-            self._value(entries.get(keys[0]), self._switch),
-            self._value(entries.get(keys[1]), self._shortlist),
-        )
+        entries = self._known(self._tree.entries(entry.node, entry.path), *PARAMS)
+        switch, shortlist = (entries.get(key) for key in PARAMS)
+        return Said(self._value(switch, self._switch), self._value(shortlist, self._shortlist))
 
     def _ref_params(self, entry: Entry) -> Value[Said]:
-        options = self._known(self._tree.entries(entry.node, entry.path), "params")
+        options = self._known(self._tree.entries(entry.node, entry.path), *REF_KEYS)
         said = self._params(options.get("params"))
         return Value(entry.path, said, "", entry.at, mark(entry.node))
 
@@ -226,10 +231,12 @@ class _Reader:
         tags = []
         items = entry.node.value if isinstance(entry.node, yaml.SequenceNode) else []
         for item in items:
-            fields = self._tree.entries(item, f"{entry.path}[]")
-            name, inherit = (self._value(fields.get(key), self._tag) for key in ("tag", "inherit"))
-            if name:
-                tags.append(Tag(name.value, inherit.value if inherit else None))
+            fields = self._known(self._tree.entries(item, f"{entry.path}[]"), *TAG_KEYS)
+            name, inherit = (self._value(fields.get(key), self._tag) for key in TAG_KEYS)
+            if name and inherit:
+                tags.append(Tag(name.value, inherit.value, name.value_at, inherit.value_at))
+            elif name:
+                tags.append(Tag(name.value, None, name.value_at))
             elif is_null(item) or (
                 isinstance(item, yaml.MappingNode) and _is_absent(fields, "tag")
             ):

@@ -53,6 +53,7 @@ def branch_name(ref: str) -> str:
 
 def rows(config: FactoryConfig, known: KnownApps | None = None) -> Iterator[Row]:
     """Yield a row for each Target that each branch's builds make, or for the branch if none."""
+    origins = Origins(config)
     for build in BUILDS:
         for ref in branches(config, build):
             outline = resolve(config, build, ref)
@@ -60,26 +61,33 @@ def rows(config: FactoryConfig, known: KnownApps | None = None) -> Iterator[Row]
                 if known is None or not outline.built:
                     yield Row(build, ref, tag, None, outline)
                     continue
-                apps = known(_origin(config, build, ref, tag))
+                apps = known(origins.branch(build, ref, tag))
                 try:
                     yield Row(build, ref, tag, apps, resolve(config, build, ref, apps))
                 except NothingLeftError as nothing:
                     yield Row(build, ref, tag, apps, None, str(nothing))
 
 
-def _origin(config: FactoryConfig, build: Build, ref: str, tag: Tag | None) -> str:
-    """Return the branch of containers.git that the apps of a Target come from.
+class Origins:
+    """The branches of containers.git that the apps of Targets come from."""
 
-    A platform build takes them over from the newest Target with the tag that it inherits, or else
-    with its own: one that a containers build made.
-    """
-    if build == "containers" or tag is None or config.containers.tagging is None:
-        return ref
-    wanted = tag.inherit or tag.name
-    for branch, tags in config.containers.tagging.value.items():
-        if any(each.name == wanted for each in tags.value):
-            return branch
-    return ref
+    def __init__(self, config: FactoryConfig) -> None:
+        """Look up which branch makes the Targets of which tag."""
+        self._made: dict[str, str] = {}
+        tagging = config.containers.tagging
+        for branch, tags in tagging.value.items() if tagging else ():
+            for tag in tags.value:
+                self._made.setdefault(tag.name, branch)
+
+    def branch(self, build: Build, ref: str, tag: Tag | None) -> str:
+        """Return the branch that a Target of `build` has its apps from.
+
+        A platform build takes them over from the newest Target with the tag that it inherits, or
+        else with its own: one that a containers build made.
+        """
+        if build == "containers" or tag is None:
+            return ref
+        return self._made.get(tag.inherit or tag.name, ref)
 
 
 # The command

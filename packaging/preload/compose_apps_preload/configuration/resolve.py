@@ -97,17 +97,18 @@ def resolve(
     named, listed = _decide("apps", [(each.said.shortlist, each) for each in places], ())
     kind, typed = _decide("app_type", [(each.said.app_type, each) for each in places], APP_TYPES[0])
     chosen: tuple[str, ...] | None = ()
-    shortlist = None
+    by = None
     if not built:
         over = (enabled.by, *enabled.over) if enabled.by else ()
         enabled = Decision("enabled", "no", tagged.by, over, tagged.notes)
     if not (built and on):
         listed = Decision("apps", _names(()), notes=("not enabled: nothing is preloaded",))
     else:
-        shortlist = listed.by
-        chosen = _chosen(config, shortlist, apps)
-        doubts = (*listed.doubts, *_undocumented(config, build, shortlist))
+        by = listed.by
+        chosen = _chosen(config, by, apps)
+        doubts = (*listed.doubts, *_undocumented(config, build, by))
         listed = replace(listed, value=_names(chosen), doubts=doubts)
+    kept = frozenset(chosen or ())
     return Resolution(
         build,
         ref,
@@ -116,10 +117,26 @@ def resolve(
         chosen,
         tags,
         kind,
-        shortlist,
-        tuple(name for name in named if chosen and name not in chosen),
+        by,
+        tuple(name for name in named if kept and name not in kept),
         (enabled, listed, tagged, typed),
     )
+
+
+def preloaded_by(
+    config: FactoryConfig, build: Build, ref: str
+) -> tuple[bool, Value[tuple[str, ...]] | None]:
+    """Return whether `build` of `ref` is preloaded, and by which list; None is all apps.
+
+    The same as `resolve` decides, without the reasons: it costs nothing to ask for each branch.
+    """
+    section = config.section(build)
+    if section.tagging is not None and ref not in section.tagging.value:
+        return False, None
+    said = [each.said for each in _places(config, build, ref)]
+    enabled = next((each.enabled for each in said if each.enabled), None)
+    listed = next((each.shortlist for each in said if each.shortlist), None)
+    return enabled is not None and enabled.value, listed
 
 
 def _places(config: FactoryConfig, build: Build, ref: str) -> list[_Place]:
@@ -158,7 +175,8 @@ def _chosen(
         return None if apps is None else tuple(dict.fromkeys(apps))
     if apps is None:
         return shortlist.value
-    chosen = tuple(name for name in shortlist.value if name in apps)
+    known = frozenset(apps)
+    chosen = tuple(name for name in shortlist.value if name in known)
     if not chosen:
         raise NothingLeftError(
             f"{config.file}:{shortlist.at.line}: {shortlist.key} names {_names(shortlist.value)}, "

@@ -34,7 +34,6 @@ class App:
     """The digest of its bundle."""
     services: Mapping[str, str]
     """Service to the pinned reference of its image."""
-    warnings: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -179,8 +178,7 @@ def from_folder(
     uri = f"{_home(services)}/{name}@{digest_of(manifest)}"
     blobs = {digest_of(each): _put(each, scratch) for each in (manifest, index, _EMPTY)}
     blobs[packed] = _blob(scratch, packed)
-    warnings = compose_file.warnings(text, folder)
-    return App(name, uri, blobs, packed, services, warnings)
+    return App(name, uri, blobs, packed, services)
 
 
 def _without_compose_file(folder: Path) -> str:

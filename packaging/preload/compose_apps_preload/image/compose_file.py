@@ -24,9 +24,6 @@ _MAP = "tag:yaml.org,2002:map"
 _STRING = "tag:yaml.org,2002:str"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _DEEPEST = 100  # nodes in one another, merges and `extends` after one another
-_OTHERS = re.compile(
-    r"compose\.ya?ml|docker-compose\.yaml|(docker-)?compose\.override\.ya?ml", re.IGNORECASE
-)
 _QUOTED = re.compile(r"([\"'])(.*?)\1\s*(?:#.*)?$")
 _DOTENV = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_.]*)\s*=\s*(.*)")
 
@@ -107,28 +104,6 @@ def dotenv(folder: Path, name: str) -> Mapping[str, str]:
             quoted = _QUOTED.match(match[2])
             found[match[1]] = quoted[2] if quoted else re.sub(r"\s+#.*$", "", match[2])
     return found
-
-
-def warnings(text: bytes, folder: Path) -> tuple[str, ...]:
-    """Return what keeps a registered device from taking over the app's running containers."""
-    name = folder.resolve().name
-    found = []
-    project = _get(_parsed(text, name), "name", name)
-    if isinstance(project, yaml.ScalarNode) and project.value != name:
-        found.append(f"name: {project.value} in its {COMPOSE_FILE}")
-    project_name = dotenv(folder, name).get("COMPOSE_PROJECT_NAME", name)
-    if project_name != name:
-        found.append(f"COMPOSE_PROJECT_NAME={project_name} in its .env")
-    others = sorted(each.name for each in folder.iterdir() if _OTHERS.fullmatch(each.name))
-    found += [
-        f"{each}, which docker compose reads besides {COMPOSE_FILE} or instead of it"
-        for each in others
-    ]
-    return tuple(
-        f"app {name}: aktualizr-lite will not take over its containers, but make them anew, "
-        f"because of {each}"
-        for each in found
-    )
 
 
 def _pin(reference: str, name: str, registries: Registries) -> str:

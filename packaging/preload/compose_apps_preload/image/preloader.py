@@ -14,6 +14,7 @@ from pathlib import Path
 
 from compose_apps_early_start.settings import Settings
 
+from ..apps import lint as lint_apps
 from ..errors import PreloadError
 from . import (
     app,
@@ -89,6 +90,7 @@ def make(wish: Wish) -> None:
     engine = docker_store.check() if wish.docker and not wish.dry_run else None
     cache = Cache.of_user()
     with _workspace(wish.target) as work, cache.used():
+        lint_apps.warn([Path(each) for each in wish.sources if Path(each).is_dir()])
         if wish.sources and not wish.replace and not wish.removed:
             _chosen(wish, {})  # what is wrong is said before the image is looked at
         copy = _unpacked(wish.source, work)
@@ -116,7 +118,7 @@ def make(wish: Wish) -> None:
                     lambda reference: oci.find(reference, wish.platform, registries), references
                 )
             }
-        _warn(loaded, images, wish.platform)
+        _warn(images, wish.platform)
         if wish.dry_run:
             print(_plan(wish, partition, layout, loaded, images, cache))
             return
@@ -285,9 +287,8 @@ def _unpacked(source: Path, work: Path) -> Path | None:
     return work / "disk"
 
 
-def _warn(apps: Sequence[App], images: Mapping[str, oci.Image], wanted: Platform) -> None:
-    warnings = [warning for each in apps for warning in each.warnings]
-    warnings += [
+def _warn(images: Mapping[str, oci.Image], wanted: Platform) -> None:
+    warnings = [
         f"{image.reference} has no {wanted.architecture}: {image.platform} is taken, as containerd "
         "does on the device"
         for image in images.values()
