@@ -542,7 +542,7 @@ def test_a_load_that_does_not_end_in_the_runs_time_fails_the_app_that_needs_it(
     device.settings = quick(device.settings, run_seconds=0.2)
     device.run(stored("loads", LOAD), stored("waits", LOAD))
     assert device.ends() == {"loads": "run-timeout", "waits": "run-timeout"}
-    assert device.message("loads") == "the time of the whole run was up while it was put back"
+    assert device.message("loads") == "too short to load it"
     assert device.message("waits") == "the time of the whole run was up before its turn"
 
 
