@@ -83,7 +83,7 @@ def test_a_uri_in_installed_versions_that_is_no_text_is_none(tmp_path: Path) -> 
 
 
 def test_what_compose_prints_in_endless_lines_that_go_on_costs_no_time(tmp_path: Path) -> None:
-    """It was a second for 300 KB, and four times as much for twice of that."""
+    """It was 0.1 s for 200 KB, and four times as much for twice of that."""
     words = " x\n" * (1 << 20) + "Error: no space left on device\n"
     with Within(tmp_path):
         assert diagnosis.diagnose(words).cause is Cause.NO_SPACE
