@@ -1,5 +1,6 @@
 """Devices for the engine tests: the agent's package is built once, each device is a fresh one."""
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from engine.board import Board
 from virtual_device import Device, Tree, agent_layer, device_tree, samples
 
 CHECKOUT = Path(__file__).parents[2]
+SUITE = os.environ.get("ENGINE_SUITE", "trixie")
+"""The Debian suite whose docker and compose the tests run on."""
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +25,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def agent_tree(package: Path) -> Tree:
     """The device's root file system with the agent installed."""
-    return agent_layer(device_tree(), package)
+    return agent_layer(device_tree(SUITE), package)
 
 
 @pytest.fixture(scope="session")

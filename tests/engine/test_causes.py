@@ -153,7 +153,7 @@ FAILING: dict[str, tuple[Content, str, str]] = {
     "unforeseen": (
         app(worker=worker(cpus=64)),
         "compose-failed",
-        "Range of CPUs is from",
+        "ange of CPUs is from",
     ),
 }  # fmt: skip
 VOLUMES: dict[str, dict[str, Content]] = {
