@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         settings = load(vars(options), os.environ)
-        result: int = options.run(settings, options)
+        result: int = options.execute(settings, options)
         sys.stdout.flush()
         return result
     except BrokenPipeError:  # 'status | head' has read what it wanted
@@ -66,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
     begin = commands.add_parser("start", help="start the apps (what the unit runs at boot)")
     show = commands.add_parser("plan", help="show which apps would be started, how and why")
     told = commands.add_parser("status", help="show what the last run did")
-    for command, run in ((begin, _start), (show, _plan), (told, _status)):
-        command.set_defaults(run=run)
+    for command, execute in ((begin, _start), (show, _plan), (told, _status)):
+        command.set_defaults(execute=execute)
         add_root_option(command)
     add_limit_options(begin)
     for command in (show, told):
