@@ -22,7 +22,7 @@ _WORDS = tuple(
         (r"/var/lib/(docker|containerd)\S*: read-only file system", Cause.READ_ONLY),
         (r"failed to extract layer|error unpacking image", Cause.IMAGE_NOT_LOADED),
         (r"cannot connect to the docker daemon|error during connect|connection reset by peer"
-         r"|/docker\.sock.*(: EOF|connection refused|no such file)|unexpected EOF",
+         r"|docker\.sock.*(: EOF|connection refused|no such file)|unexpected EOF",
          Cause.ENGINE_LOST),
         (r"no such image|unable to find image", Cause.IMAGE_MISSING),
         (r"logging driver|log driver|log[- ]opt", Cause.LOG_DRIVER_FAILED),
@@ -64,9 +64,10 @@ _WORDS = tuple(
     )
 )  # fmt: skip
 
+_OF_ONE = r"\s*(Container|Network|Volume|Image|Service)\s+\S+\s+"
 _PROGRESS = re.compile(
-    r"\s*(Container|Network|Volume|Image|Service)\s+\S+\s+"
-    r"(Creat|Start|Runn|Wait|Health|Exit|Recreat|Stopp|Remov|Pull|Skipp|Build|Built|Error)\w*\s*$"
+    _OF_ONE
+    + r"(Creat|Start|Runn|Wait|Health|Exit|Recreat|Stopp|Remov|Pull|Skipp|Build|Built|Error)\w*\s*$"
 )
 
 
@@ -76,9 +77,9 @@ def diagnose(output: str) -> Failure:
     for pattern, cause in _WORDS:
         for sentence in reversed(sentences):
             if pattern.search(sentence):
-                return Failure(cause, sentence)
+                return Failure(cause, _shortened(sentence))
     message = sentences[-1] if sentences else "compose ended without a word"
-    return Failure(Cause.COMPOSE_FAILED, message)
+    return Failure(Cause.COMPOSE_FAILED, _shortened(message))
 
 
 def cause_of(words: str) -> Cause | None:
@@ -92,12 +93,14 @@ def _sentences(output: str) -> list[str]:
     for line in output.splitlines():
         if not line.strip() or _PROGRESS.fullmatch(line):
             continue
-        goes_on = line[0].isspace() or line.startswith("(")
+        # What went wrong with one container stands indented among the progress.
+        indented = line[0].isspace() and not re.match(_OF_ONE, line)
+        goes_on = indented or line.startswith("(")
         if sentences and (goes_on or sentences[-1].endswith(":")):
             sentences[-1] += f" {line.strip()}"
         else:
             sentences.append(line.strip())
-    return [_shortened(each) for each in sentences]
+    return sentences
 
 
 def _shortened(sentence: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import charset, uptime
+from .cause import Failure
 from .container import Container, Listed, State, Storage
 from .errors import EngineError, RefusedError
 from .settings import Settings
@@ -202,6 +203,7 @@ class Engine:
                 name=next(iter(each.get("Names") or ()), "").lstrip("/"),
                 project=(each.get("Labels") or {}).get(_PROJECT, ""),
                 folder=(each.get("Labels") or {}).get(f"{_PROJECT}.working_dir", ""),
+                service=(each.get("Labels") or {}).get("com.docker.compose.service", ""),
             )
             for each in found
         )
@@ -215,7 +217,11 @@ class Engine:
         except RefusedError as error:
             if error.missing:
                 return None
-            return Container(**vars(listed), service="", error=str(error))
+            return Container(**vars(listed), error=str(error))
+        except EngineError:
+            raise
+        except Exception as error:  # dockerd may answer anything; it is this container's alone
+            return Container(**vars(listed), error=Failure.unexpected(error).message)
 
     def _container(self, listed: Listed, found: dict[str, Any]) -> Container:
         labels = found["Config"].get("Labels") or {}
@@ -223,7 +229,6 @@ class Engine:
         attached = found["NetworkSettings"].get("Networks") or {}
         return Container(
             **vars(listed),
-            service=labels.get("com.docker.compose.service", ""),
             one_off=labels.get("com.docker.compose.oneoff") == "True",
             image=found["Config"]["Image"],
             published_hash=labels.get("io.compose-spec.config-hash"),
@@ -391,12 +396,17 @@ class Watch:
     def _listen(self) -> None:
         # Not the events of each health check, which come all the time.
         filters = {"type": "container", "label": _PROJECT, "event": _EVENTS}
+        connected = True
         while not self._closed:
-            with contextlib.suppress(EngineError), _speaking():
-                for event in self._client.events(since=self._since, filters=filters, decode=True):
+            # Whatever dockerd sends instead of an event, the stream is begun anew.
+            with contextlib.suppress(Exception):
+                events = self._client.events(since=self._since, filters=filters, decode=True)
+                connected = True
+                for event in events:
                     self.wake(event["Actor"]["Attributes"][_PROJECT])
-            # The stream ends when dockerd does.
-            self.losses += 1
+            # The stream ends when dockerd does: once, however often it is asked for meanwhile.
+            self.losses += connected
+            connected = False
             self.wake()
             time.sleep(_LONGEST_DELAY)
 

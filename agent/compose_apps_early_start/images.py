@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import plainfile
+from . import plainfile, record
 from .cause import NOT_TRIED, Cause, Failure
 from .container import Storage
 from .engine import Engine
@@ -278,13 +278,7 @@ class TooSlow:
     def _write(self, found: Mapping[str, float]) -> None:
         # Should the disk not take it, the next run tries once more.
         with contextlib.suppress(OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._file.with_name(f".{self._file.name}.new")
-            with temporary.open("wb") as stream:
-                stream.write(_json(found))
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(self._file)
+            record.write(found, self._file)
 
 
 def _cause(trouble: str) -> Cause:

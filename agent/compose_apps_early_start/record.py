@@ -235,7 +235,7 @@ class Recorder:
 
     def __call__(self, event: Event) -> None:
         """Enter `event`; what comes after the end is not part of the record."""
-        if self.record.exit_status is not None:
+        if self.record.exit_status is not None or event.kind in (Kind.UNKNOWN, Kind.NOTE):
             return
         seconds = None if event.seconds is None else round(event.seconds, 3)
         if event.app is None:

@@ -405,7 +405,8 @@ class Runner:
 
     def _look_at_containers(self) -> None:
         for each in self._runs:
-            if not each.is_watched or min(each.look_at, each.deadline) > self._now:
+            due = each.look_at if each.outcome else min(each.look_at, each.deadline)
+            if not each.is_watched or due > self._now:
                 continue
             self._begin_time(each)
             try:

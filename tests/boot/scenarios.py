@@ -50,7 +50,7 @@ def limits(**seconds: float) -> dict[str, str]:
 
 
 # An emulated machine on a busy host is a very slow board: what docs/device.md says for those.
-SLOW_BOARD = limits(engine=600, app=600, health=600, run=1200)
+SLOW_BOARD = limits(engine=600, app=600, run=1200)
 
 
 @dataclass(frozen=True)
@@ -65,20 +65,24 @@ class Life:
     """Registration file to what `systemctl show` and the agent say with that file alone."""
 
 
-def machine_with(firmware: Firmware) -> Machine:
+NO_CLOCK = "2026-01-01T00:00:00"
+"""A board without a real-time clock begins every boot at the same time."""
+
+
+def machine_with(firmware: Firmware, clock: str = "utc") -> Machine:
     """A machine with one processor: two at a time keep a host with two busy.
 
     And with more than one, QEMU 7.2's emulation makes a guest panic now and then while the kernel
     patches its own code.
     """
-    return Machine(firmware.kernel, firmware.disk, processors=1)
+    return Machine(firmware.kernel, firmware.disk, processors=1, clock=clock)
 
 
 def life(firmware: Firmware) -> Life:
     provided = firmware.samples(*SAMPLES) | ALWAYS_AKTUALIZR | RECORDING_COMPOSE | SLOW_BOARD
     provided[_SHORTLIST] = "# for the test bench\r\nshop, debug-tools\r\n"
     by_hand = {}
-    with machine_with(firmware) as machine:
+    with machine_with(firmware, NO_CLOCK) as machine:
         machine.boot(provided)
         first = look(machine)
         machine.power_off()
@@ -144,7 +148,11 @@ def by_hand(firmware: Firmware) -> ByHand:
     with machine_with(firmware) as machine:
         machine.boot(provided)
         first = look(machine)
-        machine.run(f"systemctl start {AGENT}; systemctl restart {AGENT}")
+        machine.run(
+            f"systemctl start {AGENT}; systemctl restart --no-block {AGENT};"
+            "date --set='400 days'; sleep 3; date --set='800 days ago';"
+            f"systemctl start {AGENT}; date --set='400 days'"
+        )
         again = taken(machine)
         machine.run(f"{interrupted} systemctl stop {AGENT}")
         stopped = taken(machine)

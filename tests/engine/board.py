@@ -187,7 +187,9 @@ class Board:
 
     def evidence(self, *app: str) -> dict[str, Any]:
         """What `status --log --json` shows."""
-        return documents.evidence(self.device.run([AGENT, "status", "--json", "--log", *app]).stdout)
+        return documents.evidence(
+            self.device.run([AGENT, "status", "--json", "--log", *app]).stdout
+        )
 
     def plan(self, *arguments: str) -> dict[str, Any]:
         """What `plan --json` shows."""

@@ -187,6 +187,21 @@ def inodes_of(board: Board) -> dict[str, int]:
     return {str(path): path.stat().st_ino for path in board.folder("").rglob("*")}
 
 
+def test_images_that_are_lost_under_running_containers_come_back(seen: Seen) -> None:
+    """They run on, but aktualizr-lite would take down an app without its images."""
+    board = seen.board
+    before = board.lives("twins")
+    board.shell("ctr --namespace moby images ls -q | xargs ctr --namespace moby images rm")
+    assert board.obstacles(seen.uris["twins"]) != []
+    board.shortlist("twins")
+    board.record_compose_calls()
+    run = board.start_well(env=QUICK)
+    assert "is loaded" in run.stderr
+    assert board.obstacles(seen.uris["twins"]) == []
+    assert board.lives("twins") == before
+    assert board.compose_calls() == []
+
+
 def test_images_that_are_lost_come_back_while_the_folder_stays(seen: Seen) -> None:
     """As after docker's check at boot, which drops the whole image database."""
     board = seen.board

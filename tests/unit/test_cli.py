@@ -50,7 +50,7 @@ def test_help_has_examples_and_the_exit_statuses(capfd: Streams) -> None:
     examples = text.split("examples:")[1]
     for command in ("plan", "status", "status --json"):
         assert f"  compose-apps-early-start {command} " in examples
-    assert "systemctl start compose-apps-early-start" in examples
+    assert "systemctl restart compose-apps-early-start" in examples
     assert re.findall(r"\b(\d) [a-z]+", text.split("exit status:")[1]) == list("012345")
     for command in ("start", "plan", "status"):
         assert re.search(rf"^    {command} +\w", text, re.MULTILINE)

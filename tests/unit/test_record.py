@@ -211,7 +211,7 @@ def test_a_record_of_the_first_schema_is_shown(settings: Settings) -> None:
     assert "exited" in status.table(found)
 
 
-ANYTHING = st.sampled_from(
+ANYTHING: st.SearchStrategy[Any] = st.sampled_from(
     [
         None,
         True,

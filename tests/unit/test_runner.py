@@ -12,13 +12,13 @@ from types import FrameType
 import pytest
 from compose_apps_early_start import bundle, runner
 from compose_apps_early_start.bundle import SpaceError
-from compose_apps_early_start.preloaded import App
 from compose_apps_early_start.cause import NOT_TRIED, Cause, Failure
 from compose_apps_early_start.compose import Compose
 from compose_apps_early_start.container import Container
 from compose_apps_early_start.engine import Engine, Watch
 from compose_apps_early_start.errors import EngineError, InterruptedRun
 from compose_apps_early_start.plan import Action, AppPlan, Plan, Step
+from compose_apps_early_start.preloaded import App
 from compose_apps_early_start.report import Event, Kind, Report
 from compose_apps_early_start.restorable import Restorable
 from compose_apps_early_start.runner import Runner
