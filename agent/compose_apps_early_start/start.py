@@ -7,7 +7,17 @@ import time
 from types import FrameType
 from typing import NoReturn
 
-from . import bundle, oneshots, plan, registration, report, restorable, selection
+from . import (
+    bundle,
+    jobs,
+    oneshots,
+    plan,
+    pulse,
+    registration,
+    report,
+    restorable,
+    selection,
+)
 from .cause import NOT_TRIED, Cause, Failure
 from .compose import Compose
 from .errors import EarlyStartError, EngineError, InterruptedRun
@@ -34,7 +44,8 @@ def start(settings: Settings) -> int:
     listener = (
         report.journal if report.connected_to_journal(os.environ) else report.terminal(sys.stderr)
     )
-    listeners = [listener, report.status(os.environ)]
+    shown = pulse.status(os.environ, lambda: jobs.holding_up_docker(settings))
+    listeners = [listener, shown]
     file = registration.registered_by(settings)
     if file:
         message = f"this device is registered ({file}): nothing is started"

@@ -229,7 +229,8 @@ def no_dockerd(firmware: Firmware) -> Flashed:
 def wait_online(firmware: Firmware) -> Flashed:
     """A wait-online service is enabled, and there is no network to wait for."""
     provided = firmware.samples("debug-tools") | ALWAYS_AKTUALIZR | SLOW_BOARD
-    waiting = f"until systemctl show --property=StatusText {AGENT} | grep dockerd; do :; done;"
+    show = f"systemctl show --property=StatusText {AGENT}"
+    waiting = f"until {show} | grep 'dockerd, .* s: '; do sleep 0.5; done;"
     shown = f"{AGENT} status; systemctl list-jobs --no-pager"
     with machine_with(firmware) as machine:
         machine.boot(provided, "systemd.wants=wait-online.service")
