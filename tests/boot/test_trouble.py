@@ -49,6 +49,24 @@ def test_bad_apps_cost_nothing_that_was_preloaded(trouble: Flashed, flashed: Fir
     assert_nothing_lost(trouble.first, flashed, trouble.provided)
 
 
+def test_after_a_power_cut_and_a_registration_the_reason_is_still_there(trouble: Flashed) -> None:
+    record = trouble.first.record
+    assert "\ncrashes: crash-loop: " in trouble.later
+    assert "\nno cloud, giving up\n" in trouble.later
+    assert '"ExitCode": 3' in trouble.later
+    assert f"\n{record['run']}    {record['started']}  degraded  4" in trouble.later
+
+
+def test_the_record_has_the_boot_and_its_time_as_systemd_has_them(trouble: Flashed) -> None:
+    boot = trouble.first
+    assert {entry["_BOOT_ID"] for entry in boot.journal} == {boot.record["boot_id"]}
+    steps = {each["state"]: each["uptime"] for each in boot.record["steps"]}
+    assert abs(steps["started"] - boot.began(AGENT)) < 1.0
+    assert boot.began(AGENT) < steps["loaded"] < steps["waiting"] < steps["ready"]
+    ended = int(boot.unit["InactiveEnterTimestampMonotonic"]) / 1e6
+    assert steps["ready"] < steps["ended"] < ended
+
+
 def test_a_dockerd_that_does_not_start_is_reported(no_dockerd: Flashed) -> None:
     boot = no_dockerd.first
     assert boot.units["docker.service"]["ActiveState"] == "failed"
