@@ -6,7 +6,7 @@ VENV := .cache/venv
 INSTALL := packaging/device/install-host-packages
 RECIPE := bitbake/meta-subscriber-overrides/recipes-support/compose-apps-early-start
 
-.PHONY: help demo shell boot test test-unit test-boot test-powercut test-suites bench bench-boot deb layer \
+.PHONY: help demo shell boot test test-unit test-boot test-powercut test-suites fuzz bench bench-boot deb layer \
 	layer-check clean device-packages boot-packages test-packages
 # Nothing here is worth running side by side, and only one may use apt at a time.
 .NOTPARALLEL:
@@ -34,6 +34,10 @@ test-unit: $(VENV)/made ## the quick tests, ruff and mypy among them
 
 test-boot: device-packages boot-packages $(VENV)/made ## whole boots of an emulated machine
 	$(VENV)/bin/python -m pytest tests/boot
+
+fuzz: $(VENV)/made ## fuzzing of the agent for a minute in all (SECONDS=600; ONLY=, SEED= and BLOB= replay)
+	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(SEED) FUZZ_BLOB='$(BLOB)' $(VENV)/bin/python -m pytest \
+		tests/fuzz --timeout $$(($(or $(SECONDS),60) + 240)) $(if $(ONLY),-k "$(ONLY)")
 
 test-powercut: device-packages boot-packages $(VENV)/made ## many power cuts at the first boot (N=100)
 	POWER_CUTS=$(or $(N),20) $(VENV)/bin/python -m pytest tests/boot/test_power_cut.py

@@ -48,6 +48,14 @@ def index(store: Store, version: Version, manifest: Manifest) -> Mapping[str, st
     An app published long ago has no index, and an old store may lack it: then the bundle itself
     tells, which the manifest verifies.
     """
+    hashes = _index(store, version, manifest)
+    for name in hashes:
+        if _leads_out(name):
+            raise StoreError(f"{_what(version)}: {name!r} leads out of the app's folder")
+    return hashes
+
+
+def _index(store: Store, version: Version, manifest: Manifest) -> Mapping[str, str]:
     if manifest.index:
         with contextlib.suppress(BlobMissingError):
             return store.index(version, manifest.index)
@@ -249,6 +257,11 @@ def _unpack(
     _check_links(new, _what(version))
 
 
+def _leads_out(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts or "\0" in name
+
+
 def _check_space(sizes: list[int], folder: Path) -> None:
     found = os.statvfs(folder)
     needed = sum(-(-size // found.f_frsize) + 1 for size in sizes) * found.f_frsize
@@ -275,7 +288,7 @@ def _extract(bundle: _Bundle, member: tarfile.TarInfo, new: Path, intact: Collec
     """
     what = bundle.what
     name = PurePosixPath(member.name)
-    if name.is_absolute() or ".." in name.parts or "\0" in member.name + member.linkname:
+    if _leads_out(member.name) or "\0" in member.linkname:
         raise StoreError(f"{what}: {member.name!r} leads out of the app's folder")
     target = new / name
     for parent in reversed([*name.parents][:-1]):

@@ -11,6 +11,9 @@ from .cause import Cause, Failure
 MOST_CHARACTERS = 400
 """Of a message: it has to fit into one line of the journal that a person reads."""
 
+MOST_READ = 1 << 18
+"""Characters of what compose said that are read, from the end: each costs all patterns."""
+
 _WORDS = tuple(
     (re.compile(pattern, re.IGNORECASE), cause)
     for pattern, cause in (
@@ -73,7 +76,7 @@ _PROGRESS = re.compile(
 
 def diagnose(output: str) -> Failure:
     """Read the words of a failed compose into a cause, with those that say it as the message."""
-    sentences = _sentences(output)
+    sentences = _sentences(output[-MOST_READ:])
     for pattern, cause in _WORDS:
         for sentence in reversed(sentences):
             if pattern.search(sentence):
@@ -90,7 +93,7 @@ def cause_of(words: str) -> Cause | None:
 def _sentences(output: str) -> list[str]:
     """Return what compose said, without its progress; what goes on in the next line is joined."""
     sentences: list[str] = []
-    for line in output.splitlines():
+    for line in output[-MOST_READ:].splitlines():
         if not line.strip() or _PROGRESS.fullmatch(line):
             continue
         # What went wrong with one container stands indented among the progress.

@@ -319,7 +319,7 @@ def _parse(data: bytes, name: str) -> Mapping[str, Any] | Failure | None:
 
 
 _NOT_PLAIN = object()
-"""Stands for YAML with several documents, tags or merge keys."""
+"""Stands for YAML with several documents, tags or merge keys, or anchors that PyYAML refuses."""
 
 
 def _construct(data: bytes) -> Any:
@@ -352,6 +352,8 @@ def _construct(data: bytes) -> Any:
         if _expanded_size(node, {}) > MOST_NODES:
             raise ValueError(f"its aliases expand to more than {MOST_NODES} nodes")
         return loader.construct_document(node) if plain else _NOT_PLAIN
+    except yaml.composer.ComposerError:
+        return _NOT_PLAIN  # an anchor may be given twice, which PyYAML does not know
     finally:
         loader.dispose()
 

@@ -158,8 +158,8 @@ def _run(
     from .runner import Runner
 
     tell(Event(Kind.WAITING, "waiting for dockerd"))
-    if not settings.last_run.exists():
-        # The first boot: apps will have to come up. Later ones mostly find them running.
+    if _is_first_run(settings):
+        # Apps will have to come up. Later runs mostly find them running.
         compose.read_ahead()
     began = time.monotonic()
     deadline = began + settings.engine_seconds
@@ -180,6 +180,13 @@ def _run(
     finished = oneshots.recall(settings, engine.identity())
     the_plan = plan.make(wanted, state, finished, stored)
     return Runner(settings, engine, compose, wanted.store, lock, tell, ready).run(the_plan)
+
+
+def _is_first_run(settings: Settings) -> bool:
+    try:
+        return not settings.last_run.exists()
+    except OSError:  # the disk fails there, which is no reason to start nothing
+        return False
 
 
 def _recorded_app(app: App, installed: str | None) -> AppRecord:

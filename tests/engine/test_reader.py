@@ -7,6 +7,7 @@ images and replicas. COMPOSE_FILES in the environment is the number of files.
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -14,8 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 from compose_apps_early_start import preloaded
 from compose_apps_early_start.cause import Cause, Failure
+from compose_apps_early_start.compose import CONFIG_SECONDS
 from compose_apps_early_start.preloaded import App
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.store import Store
@@ -42,8 +45,8 @@ DIGEST = "a" * 64
 IMAGE = mostly(
     ["x", "x:1", '"x:1"', "'hub.example.test/x'", f"hub.example.test/f/x@sha256:{DIGEST}"],
     ["", "~", "null", '""', "5", "5.0", "0x1F", "yes", "on", "true", "2026-01-01", "1:30", ".5",
-     "$IMG", "x:$TAG", "x:${TAG:-1}", "x:$${TAG}", "${TAG:?}", "!!str 5", "!!str x", "[x]", "{a: b}",
-     '"x\\ty"', '"x "', "é", "Null", ">-\n        x", "|\n        x", "*scalar", "&s x"],
+     "$IMG", "x:$TAG", "x:${TAG:-1}", "x:$${TAG}", "${TAG:?}", "!!str 5", "!!str x", "[x]",
+     "{a: b}", '"x\\ty"', '"x "', "é", "Null", ">-\n        x", "|\n        x", "*scalar", "&s x"],
 )  # fmt: skip
 COUNT = mostly(
     ["0", "1", "2", "3", "10"],
@@ -130,7 +133,9 @@ class Written:
 @st.composite
 def services(draw: st.DrawFn) -> str | Entries:
     if draw(one_in(15)):
-        return draw(st.sampled_from(["*base", "*base", "", "~", "{}", "text", "[]", "&again {image: y}"]))
+        return draw(
+            st.sampled_from(["*base", "*base", "", "~", "{}", "text", "[]", "&again {image: y}"])
+        )
     entries = [] if draw(one_in(15)) else [("image", draw(IMAGE))]
     for key, value in (("scale", COUNT), ("labels", LABELS), ("deploy", DEPLOY)):
         if draw(one_in(4)):
@@ -163,7 +168,9 @@ def apps(draw: st.DrawFn) -> Written:
             lines.append(f"  {name}:\n")
             lines += [f"    {key}: {value}\n" for key, value in service]
         else:
-            inner = ", ".join(f"{key}: {value}" for key, value in service if "\n" not in key + value)
+            inner = ", ".join(
+                f"{key}: {value}" for key, value in service if "\n" not in key + value
+            )
             lines.append(f"  {name}: {{{inner}}}\n")
     if draw(one_in(20)):
         lines.append(draw(st.sampled_from(["  <<: {more: {image: m}}\n", "  <<: *base\n"])))
@@ -185,10 +192,10 @@ def apps(draw: st.DrawFn) -> Written:
     after = {9: "...\n", 10: "---\n", 11: "---\nservices: {late: {image: z}}\n", 12: "# end",
              13: "--- ~\n", 14: "x-end: !!str 5\n", 15: "x-end: !reset 5\n"}  # fmt: skip
     text = before.get(odd, "") + "".join(parts) + after.get(odd, "")
-    if odd == 16:  # noqa: PLR2004
+    if odd == 16:
         text = text.replace("\n", "\r\n")
     return Written(
-        compose_file=text.encode("utf-16" if odd == 17 else "utf-8"),  # noqa: PLR2004
+        compose_file=text.encode("utf-16" if odd == 17 else "utf-8"),
         env="" if not draw(one_in(10)) else draw(ENV_FILES),
         prefix=draw(st.sampled_from(["app-"] * 8 + ["App.", "_a-", "a b"])),
     )
@@ -286,6 +293,7 @@ def answers(folder: Path) -> Callable[[str], Resolved | None]:
     return answer
 
 
+@pytest.mark.timeout(240 + FILES)
 def test_the_reader_decides_as_compose_does(shared_board: Board, tmp_path: Path) -> None:
     # The reader follows links, and what a device's paths look like from here is one.
     root = Settings(root=tmp_path)
@@ -315,36 +323,35 @@ def test_the_reader_decides_as_compose_does(shared_board: Board, tmp_path: Path)
             text = (shared_board.folder(name) / "docker-compose.yml").read_bytes()
             found.differences[-1] += f"\n{text.decode(errors='replace')}"
     shared_board.shell(f"rm -r {COMPOSE_APPS}/*")
-    if os.environ.get("WHY"):
-        import collections, re
-        c=collections.Counter()
-        for f in shared_board.device.path("/run/resolved").glob("*.errors"):
-            if not answer(f.name[:-7]):
-                c[re.sub(r"\d+","N",(f.read_text().strip().splitlines() or ["?"])[-1])[:110]]+=1
-        for k,v in c.most_common(40): print(v,k)
-    print(f"{len(names)} files: {found.refused} refused by compose, {found.asked} asked about, "
-          f"{found.decided} decided by the reader alone, {len(found.differences)} differ")  # fmt: skip
+    print(
+        f"{len(names)} files: {found.refused} refused by compose, {found.asked} asked about, "
+        f"{found.decided} decided by the reader alone, {len(found.differences)} differ"
+    )
     assert not found.differences, "\n".join(found.differences[:20])
     # Else the files say nothing.
     assert found.decided > len(names) / 5
     assert found.asked > len(names) / 10
 
 
-BOMB = "x-0: &a [b, b, b, b, b, b, b, b, b, b]\n" + "".join(
-    f"x-{n}: &{chr(97 + n)} [{', '.join([f'*{chr(96 + n)}'] * 10)}]\n" for n in range(1, 9)
-)
+LEVELS = ["{" + ", ".join(f"k{n}: b" for n in range(10)) + "}"] + [
+    "{" + ", ".join(f"k{n}: *{above}" for n in range(10)) + "}" for above in "abcde"
+]
+BOMB = "".join(f"x-{name}: &{name} {level}\n" for name, level in zip("abcdef", LEVELS, strict=True))
+"""A million values, of which compose makes some gigabytes."""
 
 
-def test_a_bomb_in_an_included_file_ends_that_app_alone_and_soon(shared_board: Board) -> None:
+def test_a_bomb_in_an_included_file_ends_that_app_alone(shared_board: Board) -> None:
     assert len(BOMB) < 600
+    shared_board.shell(f"rm -rf {COMPOSE_APPS}/*")
     shared_board.preload_raw("bomb", b"include: [other.yml]\nservices: {a: {image: x}}\n")
     (shared_board.folder("bomb") / "other.yml").write_text(BOMB + "services: {b: {image: y}}\n")
     shared_board.preload_raw("good", b"services: {a: {image: x}}\n")
     began = time.monotonic()
     bomb, good = shared_board.plan()["apps"]
-    assert time.monotonic() - began < 20
-    shared_board.shell(f"rm -r {COMPOSE_APPS}/*")
+    assert time.monotonic() - began < 3 * CONFIG_SECONDS
     assert bomb["cause"] == "compose-file-invalid"
-    print(bomb["message"])
-    assert "out of memory" in bomb["message"] or "cannot allocate memory" in bomb["message"]
+    # Which of its two limits it meets first depends on the machine.
+    too_long = bomb["message"] == "'docker compose config' took too long"
+    too_large = re.search("out of memory|cannot allocate memory", bomb["message"])
+    assert too_long or too_large
     assert good["cause"] is None

@@ -59,7 +59,7 @@ def test_help_has_examples_and_the_exit_statuses(capfd: Streams) -> None:
 def test_help_of_start_lists_every_limit(capfd: Streams) -> None:
     assert run("start", "--help") == 0
     text = capfd.readouterr().out
-    for name in ("engine", "app", "settle", "health", "run"):
+    for name in ("engine", "app", "settle", "run"):
         assert f"--{name}-seconds N" in text
     assert "--parallel N" in text
 

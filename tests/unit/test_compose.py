@@ -1,5 +1,6 @@
 """How compose is run. It is a script that does what a test says, but a real process."""
 
+import contextlib
 import errno
 import os
 import pwd
@@ -26,10 +27,10 @@ PLUGINS = (
 )
 """In the docker CLI's order. Source: docker/cli, cli-plugins/manager."""
 
-LONG = 60.0
+LONG = 30.0
 """Seconds that no test waits through unless it fails."""
 
-SOON = 0.2
+SOON = 0.5
 """Seconds that a test gives a compose that is not to end in time."""
 
 
@@ -266,10 +267,17 @@ def test_a_call_whose_time_is_up_is_asked_to_end(script: Script, tmp_path: Path)
     assert (tmp_path / "asked").exists()
 
 
-def alive(file: Path) -> bool:
-    """Whether the process whose number is in `file` goes on."""
+def ended(file: Path) -> bool:
+    """Whether the process whose number is in `file` ends: a signal takes a moment."""
     stat = Path(f"/proc/{file.read_text().strip()}/stat")
-    return stat.exists() and stat.read_text().rpartition(") ")[2][0] != "Z"
+    deadline = later()
+    while time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if stat.read_text().rpartition(") ")[2][0] != "Z":
+                time.sleep(0.005)
+                continue
+        return True
+    return False
 
 
 @pytest.mark.usefixtures("impatient")
@@ -287,8 +295,8 @@ def test_a_call_that_does_not_end_when_asked_is_killed_with_its_children(
     )
     failure = compose.up(tmp_path, soon())
     assert failure == Failure(Cause.TIMEOUT, "'docker compose up' did not end in time")
-    assert not alive(tmp_path / "pid")
-    assert not alive(tmp_path / "child")
+    assert ended(tmp_path / "pid")
+    assert ended(tmp_path / "child")
 
 
 @pytest.mark.parametrize("status", [0, 1])
@@ -347,7 +355,7 @@ def test_cancel_ends_what_runs_and_lets_nothing_start(
     thread.join(LONG)
     interrupted = Failure(Cause.INTERRUPTED, "the run was ended while the app was coming up")
     assert told == [interrupted]
-    assert not alive(tmp_path / "pid")
+    assert ended(tmp_path / "pid")
     (tmp_path / "pid").unlink()
     assert compose.up(tmp_path, later()) == interrupted
     assert compose.config(tmp_path) == NOT_TRIED

@@ -1,5 +1,7 @@
 """How the words of compose are read: which cause, and which line of them is told."""
 
+import time
+
 import pytest
 from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.diagnosis import MOST_CHARACTERS, cause_of, diagnose
@@ -361,6 +363,12 @@ def test_a_monster_of_a_line_is_understood_and_shortened(line: str, cause: Cause
     assert failure.message.startswith(line[:100])
     assert failure.message.endswith(line[-100:])
     assert " ... " in failure.message
+
+
+def test_of_a_flood_of_words_the_end_is_read_and_soon() -> None:
+    began = time.monotonic()
+    assert diagnose("y\n" * 2_000_000 + "yaml: line 1: oh").message == "yaml: line 1: oh"
+    assert time.monotonic() - began < 5  # all of it would take ten times as long as this
 
 
 def test_words_of_another_program_are_nobodys_cause() -> None:
