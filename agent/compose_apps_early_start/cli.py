@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -51,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # 'status | head' has read what it wanted
         silence(sys.stdout)
         return 0
+    except KeyboardInterrupt:  # 'status --wait' was waited for long enough
+        return 128 + signal.SIGINT
     except EarlyStartError as error:
         print(f"compose-apps-early-start: {error}. Next: {error.hint}", file=sys.stderr)
         return error.exit_status

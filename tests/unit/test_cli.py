@@ -300,8 +300,22 @@ def test_the_exit_status_of_status_is_that_of_the_run(
     assert run("status", *arguments, "--root", settings.root) == exit_status
 
 
-def test_status_without_a_record_is_exit_5(capfd: Streams, settings: Settings) -> None:
-    assert run("status", "--root", settings.root) == 5
+def test_who_waits_may_go_away(
+    capfd: Streams, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupt)
+    assert run("status", "--wait", "--root", settings.root) == 130
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"], ["--list"]])
+def test_status_without_a_record_is_exit_5(
+    capfd: Streams, settings: Settings, arguments: list[str]
+) -> None:
+    assert run("status", *arguments, "--root", settings.root) == 5
     out, err = capfd.readouterr()
     assert out == ""
     assert err.startswith(
