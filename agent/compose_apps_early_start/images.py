@@ -17,7 +17,7 @@ from .container import Storage
 from .engine import Engine
 from .progress import Meter, megabytes, words
 from .report import Event, Kind, Report
-from .settings import Settings
+from .settings import MOST, Settings
 from .store import MOST_DOCUMENT_BYTES, Image, Store, StoreError, Version
 
 GRACE_SECONDS = 5.0
@@ -278,7 +278,9 @@ class TooSlow:
     def _read(self) -> dict[str, float]:
         try:
             found = json.loads(plainfile.read(self._file, MOST_DOCUMENT_BYTES))
-            return {str(reference): float(seconds) for reference, seconds in found.items()}
+            tried = {str(each): float(seconds) for each, seconds in found.items()}
+            # A damaged file must not keep an image away for ever.
+            return {each: seconds for each, seconds in tried.items() if seconds <= MOST}
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return {}
 

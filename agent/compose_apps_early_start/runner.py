@@ -409,7 +409,8 @@ class Runner:
             seconds = self._now - self._ready
             self._report(Event(Kind.UP, "up, settling", each.app.name, seconds=seconds))
         elif ending.cause is Cause.TIMEOUT:
-            each.trouble = ending
+            # What was wrong before says more than that time was up in the next attempt.
+            each.trouble = ending if each.trouble == NOT_TRIED else each.trouble
         elif ending.cause.passes:
             self._plan_up(each, ending)
         else:
@@ -471,11 +472,14 @@ class Runner:
 
     def _at_last(self, each: AppRun, verdict: Waits) -> Runs | Failure:
         """Return what an app comes to whose time is up while `verdict` still waits."""
-        if each.trouble.cause is not Cause.TIMEOUT:
-            return verdict.at_last
-        if isinstance(verdict.at_last, Failure) and verdict.at_last.cause not in LEAST_TELLING:
-            return verdict.at_last
-        return replace(each.trouble, message=f"{each.trouble.message}; {verdict.what}")
+        at_last = verdict.at_last
+        if isinstance(at_last, Runs) or at_last.cause not in LEAST_TELLING:
+            return at_last
+        if each.trouble == NOT_TRIED:
+            return at_last
+        if each.trouble.cause is Cause.TIMEOUT:
+            return replace(each.trouble, message=f"{each.trouble.message}; {verdict.what}")
+        return each.trouble
 
     def _all_still_run(self) -> bool:
         """Look once more at all apps that run: nobody does after this run."""

@@ -168,6 +168,7 @@ def _run(
             engine = Engine.connect(settings, deadline - time.monotonic())
             ready = time.monotonic()
             state = engine.state(wanted.images, wanted.folders)
+            stored = selection.stored_images(wanted, state, engine)
             evidence.engine = engine
             break
         except EngineError as error:
@@ -176,7 +177,6 @@ def _run(
                 return True
         time.sleep(ENGINE_RETRY_SECONDS)
     tell(Event(Kind.READY, "dockerd is ready", seconds=ready - began))
-    stored = selection.stored_images(wanted, state, engine)
     finished = oneshots.recall(settings, engine.identity())
     the_plan = plan.make(wanted, state, finished, stored)
     return Runner(settings, engine, compose, wanted.store, lock, tell, ready).run(the_plan)

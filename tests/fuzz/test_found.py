@@ -85,7 +85,7 @@ def test_a_uri_in_installed_versions_that_is_no_text_is_none(tmp_path: Path) -> 
 
 
 def test_what_compose_prints_in_endless_lines_that_go_on_costs_no_time(tmp_path: Path) -> None:
-    """It was a second for 300 KB, and four times as much for twice of that."""
+    """It was 0.1 s for 200 KB, and four times as much for twice of that."""
     words = " x\n" * (1 << 20) + "Error: no space left on device\n"
     with Within(tmp_path):
         assert diagnosis.diagnose(words).cause is Cause.NO_SPACE
@@ -201,7 +201,7 @@ def test_a_dockerd_that_answers_with_errors_only_is_not_waited_for_without_end(
     complete, events, _ = run(monkeypatch, made, limits, [plan], Loading(made, None, 0.0), None)
     assert complete
     assert 30.0 <= made.clock.now - made.begin < 32.0
-    assert [each.cause for each in events if each.kind is Kind.FAILED] == ["engine-unavailable"]
+    assert [each.cause for each in events if each.kind is Kind.FAILED] == ["engine-lost"]
 
 
 def test_an_app_that_was_given_up_stays_so_on_record_when_its_call_ends(

@@ -1,6 +1,5 @@
 """Whole runs in a made world: whatever happens, a run ends in time, and each app is told once."""
 
-import threading
 import types
 from collections import Counter
 from pathlib import Path
@@ -274,10 +273,8 @@ def test_runs(fuzz: Fuzz, monkeypatch: pytest.MonkeyPatch) -> None:
             world.interrupted_at = world.begin + ends[0]
         if ends[1] is not None:
             world.taken_at = world.begin + ends[1]
-        before = threading.active_count()
         loading = Loading(world, putting[0], putting[2])
         complete, events, ended = run(monkeypatch, world, settings, plans, loading, putting[1])
-        assert threading.active_count() == before
         assert world.watch.closed
         assert complete or ends[0] is not None
         most = settings.run_seconds + 2 * END_SECONDS + 5.0

@@ -579,13 +579,6 @@ def test_no_last_words_are_no_error() -> None:
     assert engine(client).last_words("id-1") is None
 
 
-def test_a_defect_of_ours_is_not_taken_for_dockerds() -> None:
-    client = Client()
-    client.error = ValueError("ours")
-    with pytest.raises(ValueError, match="ours"):
-        engine(client).containers(FOLDER)
-
-
 # Images
 
 
@@ -843,7 +836,7 @@ def test_who_waits_is_woken_when_dockerd_goes_away(events: EventClient, watch: W
     assert watch.losses == 1
 
 
-@pytest.mark.parametrize("end", [None, requests.ConnectionError("gone"), "odd"])
+@pytest.mark.parametrize("end", [None, requests.ConnectionError("gone")])
 def test_a_dockerd_that_is_away_for_long_is_lost_once(
     events: EventClient, watch: Watch, end: str | Exception | None
 ) -> None:

@@ -90,8 +90,8 @@ ENDED = container(state="exited", restart_policy="no", finished_at="2026-11-23T0
         pytest.param(
             SHOP,
             state(container(networks=())),
-            AppPlan(SHOP, (UP,)),
-            id="runs without a network: up, the verdict sees to it",
+            AppPlan(SHOP, (Step(Action.RECONNECT), UP)),
+            id="runs without a network: connected before up, which may make it anew",
         ),
         # What the store puts back.
         pytest.param(
