@@ -14,12 +14,13 @@ import shutil
 import stat
 import tarfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from . import plainfile
+from .progress import Meter
 from .store import BlobMissingError, Manifest, Store, StoreError, Version
 
 MOST_BYTES = 256 << 20
@@ -84,14 +85,19 @@ def differences(folder: Path, hashes: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def restore(
-    store: Store, version: Version, hashes: Mapping[str, str], folder: Path, staging: Path
+    store: Store,
+    version: Version,
+    hashes: Mapping[str, str],
+    folder: Path,
+    staging: Path,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[str, ...]:
     """Put back what is damaged or missing in `folder`; return which files of `hashes` that was.
 
     `staging` is a scratch folder on the same file system; what a killed run left there is removed.
-    Raises `StoreError`, or `SpaceError`, or OSError. A folder that is missing is still missing
-    then, unless its place is on another file system; in one that is there each file is the old or
-    the new one.
+    `tell` hears now and then how far it is. Raises `StoreError`, or `SpaceError`, or OSError. A
+    folder that is missing is still missing then, unless its place is on another file system; in one
+    that is there each file is the old or the new one.
     """
     if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
         # It is somebody's, and would be lost.
@@ -105,7 +111,7 @@ def restore(
         try:
             new = staging / "new"
             intact = hashes.keys() - set(damaged)
-            _unpack(store, version, manifest, new, intact)
+            _unpack(store, version, manifest, new, intact, tell)
             other = differences(new, {name: hashes[name] for name in damaged})
             if other:
                 raise StoreError(f"{_what(version)}: {other[0]} is not in it as its index says")
@@ -228,7 +234,12 @@ def _is(file: Path, sha256: str) -> bool:
 
 
 def _unpack(
-    store: Store, version: Version, manifest: Manifest, new: Path, intact: Collection[str]
+    store: Store,
+    version: Version,
+    manifest: Manifest,
+    new: Path,
+    intact: Collection[str],
+    tell: Callable[[str], None],
 ) -> None:
     """Make the folder `new` of the bundle; of the files in `intact` only the names."""
     with _opened(store, version, manifest) as bundle:
@@ -238,9 +249,11 @@ def _unpack(
         ]
     _check_space(needed, new.parent)
     _make_folder(new)
+    meter = Meter(sum(needed), tell)
     with _opened(store, version, manifest) as bundle:
-        for member in bundle.members():
+        for member, size in zip(bundle.members(), needed, strict=True):
             _extract(bundle, member, new, intact)
+            meter.add(size)
     _check_links(new, _what(version))
 
 

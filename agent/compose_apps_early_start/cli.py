@@ -2,14 +2,17 @@
 
 import argparse
 import json
+import math
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from . import __version__, preview, start, status
+from . import __version__, evidence, present, preview, start, status
 from .errors import EarlyStartError
 from .report import silence
-from .settings import ENVIRONMENT_PREFIX, Settings, add_limit_options, add_root_option, load
+from .settings import ENVIRONMENT_PREFIX, MOST, Settings, add_limit_options, add_root_option, load
 
 _DESCRIPTION = """\
 Start the Docker Compose apps that were preloaded into this device's image: offline, and before
@@ -22,6 +25,8 @@ examples:
   compose-apps-early-start plan                show what would be done, and change nothing
   compose-apps-early-start status              show what the last run did, and why an app failed
   compose-apps-early-start status --json       the same for programs
+  compose-apps-early-start status --wait       the same, once the run of this boot has ended
+  compose-apps-early-start status --log shop   show what the containers of the app 'shop' said
 
 'systemctl start' does nothing while the unit is active, which it is after every good run.
 
@@ -29,7 +34,8 @@ Each option of 'start' is also an environment variable, which a drop-in of the u
 '--app-seconds' is {ENVIRONMENT_PREFIX}APP_SECONDS.
 
 exit status: 0 all wanted apps run, or nothing was to be done; 1 no app runs, or the run could not
-begin; 2 wrong usage; 3 some apps run, some do not"""
+begin; 2 wrong usage; 3 some apps run, some do not. 'status' exits with the status of the run that
+it shows, and with 4 while a run is in progress, 5 if there is no run to show"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,12 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         settings = load(vars(options), os.environ)
-        result: int = options.run(settings, options)
+        result: int = options.execute(settings, options)
         sys.stdout.flush()
         return result
     except BrokenPipeError:  # 'status | head' has read what it wanted
         silence(sys.stdout)
         return 0
+    except KeyboardInterrupt:  # 'status --wait' was waited for long enough
+        return 128 + signal.SIGINT
     except EarlyStartError as error:
         print(f"compose-apps-early-start: {error}. Next: {error.hint}", file=sys.stderr)
         return error.exit_status
@@ -64,12 +72,30 @@ def _parser() -> argparse.ArgumentParser:
     begin = commands.add_parser("start", help="start the apps; the unit runs this at boot")
     show = commands.add_parser("plan", help="show which apps would be started, and how")
     told = commands.add_parser("status", help="show what the current or the last run did")
-    for command, run in ((begin, _start), (show, _plan), (told, _status)):
-        command.set_defaults(run=run)
+    for command, execute in ((begin, _start), (show, _plan), (told, _status)):
+        command.set_defaults(execute=execute)
         add_root_option(command)
     add_limit_options(begin)
     for command in (show, told):
         command.add_argument("--json", action="store_true", help="print JSON")
+    which = told.add_mutually_exclusive_group()
+    which.add_argument(
+        "--wait",
+        nargs="?",
+        type=seconds,
+        const=math.inf,
+        metavar="SECONDS",
+        help="wait until the run of this boot has ended, up to SECONDS",
+    )
+    which.add_argument("--list", action="store_true", help="list the runs that are kept")
+    which.add_argument("--run", type=int, metavar="N", help="show run N of that list")
+    which.add_argument(
+        "--log",
+        nargs="?",
+        const="",
+        metavar="APP",
+        help="show what the containers of failed apps, or of APP, and compose said",
+    )
     return parser
 
 
@@ -79,13 +105,44 @@ def _start(settings: Settings, _options: argparse.Namespace) -> int:
 
 def _plan(settings: Settings, options: argparse.Namespace) -> int:
     shown = preview.preview(settings)
-    print(json.dumps(preview.to_json(shown), indent=2) if options.json else preview.text(shown))
+    _print(options, preview.to_json(shown), lambda: preview.text(shown))
     return 0
 
 
 def _status(settings: Settings, options: argparse.Namespace) -> int:
-    record = status.load(settings)
-    # A pipe gets JSON too: the table is for eyes, and may change.
-    as_json = options.json or not sys.stdout.isatty()
-    print(json.dumps(record, indent=2) if as_json else status.table(record))
-    return 0
+    if options.list:
+        records = status.load_all(settings)
+        _print(options, status.list_json(records), lambda: status.list_table(records))
+        return 0
+    if options.log is not None:
+        found = status.load_evidence(settings, options.log or None)
+        _print(options, found, lambda: evidence.text(found))
+        return 0
+    if options.wait is not None:
+        record = status.wait(settings, options.wait)
+    elif options.run is not None:
+        record = status.load_number(settings, options.run)
+    else:
+        record = status.load(settings)
+    _print(options, record, lambda: status.table(record, _now(settings, options, record)))
+    return status.exit_status(record)
+
+
+def _now(
+    settings: Settings, options: argparse.Namespace, record: dict[str, Any]
+) -> Mapping[str, str] | None:
+    # While a run goes on the device has better things to do, and who waited wants to know at once.
+    asks = options.run is None and options.wait is None and record["state"] != "running"
+    return present.ask(settings, record) if asks else None
+
+
+def _print(options: argparse.Namespace, document: dict[str, Any], text: Callable[[], str]) -> None:
+    print(json.dumps(document, indent=2) if options.json else text())
+
+
+def seconds(text: str) -> float:
+    """Read a number of seconds; argparse names this function in its message. Raises ValueError."""
+    number = float(text)
+    if not 0 <= number <= MOST:
+        raise ValueError
+    return number

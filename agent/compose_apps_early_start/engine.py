@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import charset
+from . import charset, uptime
 from .container import Container, Listed, State, Storage
 from .errors import EngineError, NotUnderstoodError, RefusedError
 from .settings import Settings
@@ -45,6 +45,9 @@ RuntimeError is the SDK's for a stream that breaks off within an object: dockerd
 
 _COMPOSE = "com.docker.compose"
 _PROJECT = f"{_COMPOSE}.project"
+
+_MOST_LINES = 1000
+"""Of a log that are read, from its end."""
 
 # The agent needs nothing of root's docker configuration, and a broken one must not stop it.
 docker.utils.config.find_config_file = lambda _path=None: None
@@ -134,7 +137,7 @@ class Engine:
         """
         try:
             pid = int(self._pid_file.read_text())
-            return f"{pid}:{_process_started(pid)}"
+            return f"{pid}:{uptime.process_ticks(pid)}"
         except (OSError, ValueError, IndexError):
             return None
 
@@ -261,7 +264,7 @@ class Engine:
         the seconds since this start of the container was first seen.
         """
         with contextlib.suppress(OSError, ValueError, IndexError):
-            ticks = _process_started(int(state["Pid"]))
+            ticks = uptime.process_ticks(int(state["Pid"]))
             began = ticks / os.sysconf("SC_CLK_TCK")
             return float(max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began))
         now = time.monotonic()
@@ -311,6 +314,53 @@ class Engine:
             lines = self._client.logs(container, tail=1).decode(errors="replace").split("\n")
             return next((line.strip()[:200] for line in reversed(lines) if line.strip()), None)
         return None
+
+    def hurried(self, seconds: float) -> "Engine":
+        """Return the same engine, with `seconds` for each request."""
+        client = docker.APIClient(
+            base_url=self._url, version=self._client.api_version, timeout=seconds
+        )
+        return Engine(client, self._url, self._pid_file)
+
+    def states(self, folders: Collection[str]) -> list[dict[str, Any]]:
+        """Return the containers of the apps in `folders`, with the whole State of each.
+
+        As plain data: id, name, service, folder, restarts, and state as dockerd tells it.
+        """
+        found = []
+        for each in self._list(_PROJECT):
+            if each.folder not in folders:
+                continue
+            with contextlib.suppress(RefusedError), _speaking():
+                told = self._client.inspect_container(each.id)
+                found.append(
+                    {
+                        "id": each.id,
+                        "name": each.name,
+                        "service": each.service,
+                        "folder": each.folder,
+                        "restarts": told.get("RestartCount", 0),
+                        "state": told["State"],
+                    }
+                )
+        return found
+
+    def log(self, container: str, most_bytes: int, deadline: float) -> str:
+        """Return the end of the log of the container with this id, `most_bytes` of it at most.
+
+        `deadline` is a time of `time.monotonic()`: what was read by then is returned. If the log
+        cannot be read, the words of dockerd are returned.
+        """
+        end = b""
+        try:
+            with _speaking():
+                for part in self._client.logs(container, stream=True, tail=_MOST_LINES):
+                    end = (end + part)[-most_bytes:]
+                    if time.monotonic() >= deadline:
+                        break
+        except RefusedError as error:
+            return f"the log cannot be read: {error}"
+        return end.decode(errors="replace")
 
     def watch(self) -> "Watch":
         """Return a watch on the containers of compose projects; close it when done."""
@@ -386,13 +436,6 @@ def _text(found: object) -> str:
     if not isinstance(found, str):
         raise TypeError(f"{found!r:.50} in the place of text")
     return found
-
-
-def _process_started(pid: int) -> int:
-    """Return when a process was started, in clock ticks since the boot. Source: proc(5), stat."""
-    # The name of the program stands in brackets, and may hold blanks and brackets itself.
-    text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    return int(text.rpartition(")")[2].split()[19])
 
 
 @contextlib.contextmanager

@@ -311,8 +311,14 @@ class Runner:
 
     def _restore_folder(self, app: App, restorable: Restorable) -> Ending:
         version, hashes = restorable.version, restorable.hashes
+
+        def tell(text: str) -> None:
+            message = f"putting its folder back: {text}"
+            self._report(Event(Kind.RESTORING, message, app=app.name))
+
+        self._report(Event(Kind.RESTORING, "putting its folder back", app=app.name))
         try:
-            bundle.restore(self._store, version, hashes, app.folder, self._settings.staging)
+            bundle.restore(self._store, version, hashes, app.folder, self._settings.staging, tell)
         except StoreError as error:
             return Failure(error.cause, str(error))
         except SpaceError as error:
@@ -430,7 +436,9 @@ class Runner:
                 continue
             self._begin_time(each)
             try:
-                self._decide(each, self._engine.containers(str(each.app.folder)))
+                containers = self._engine.containers(str(each.app.folder))
+                self._report.saw(each.app.name, containers)
+                self._decide(each, containers)
             except EngineError as error:
                 self._await_engine(error)
                 return
@@ -483,6 +491,7 @@ class Runner:
             return self._all_decided()
         for each in running:
             own = tuple(found for found in containers if found.folder == str(each.app.folder))
+            self._report.saw(each.app.name, own)
             try:
                 self._decide(each, own)
             except Exception as error:  # as above
@@ -564,7 +573,7 @@ class Runner:
         words = self._engine.last_words(failure.container) if failure.container else None
         if not words:
             return failure
-        return Failure(failure.cause, f"{failure.message}: {words}")
+        return replace(failure, message=f"{failure.message}: {words}", container=None)
 
     def _tell_what(self, each: AppRun, what: str) -> None:
         if what == each.what:
@@ -581,6 +590,7 @@ class Runner:
         self._report(Event(Kind.RUNNING, message, app=each.app.name, seconds=seconds))
 
     def _fail(self, each: AppRun, failure: Failure) -> None:
-        each.outcome = self._with_last_words(failure)
+        details = failure.details or each.trouble.details
+        each.outcome = replace(self._with_last_words(failure), details=details)
         seconds = time.monotonic() - self._ready
         self._report(Event.failed(each.app.name, each.outcome, seconds))

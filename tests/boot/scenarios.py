@@ -170,11 +170,15 @@ def by_hand(firmware: Firmware) -> ByHand:
 
 @dataclass(frozen=True)
 class Flashed:
-    """One boot of a freshly flashed device. ``held``: what was seen while it was going on."""
+    """One boot of a freshly flashed device. ``held``: what was seen while it was going on.
+
+    ``later``: what the agent still tells after a power cut and a registration, in the next boot.
+    """
 
     provided: Mapping[str, str]
     first: Boot
     held: str = ""
+    later: str = ""
 
 
 def _first_boot(firmware: Firmware, provided: Mapping[str, str], *arguments: str) -> Flashed:
@@ -191,6 +195,7 @@ def trouble(firmware: Firmware) -> Flashed:
     """One app that hangs, one that crash-loops, one without its image, one good one."""
     worker = "hub.example.test/factory/worker"
     absent = f"hub.example.test/factory/absent@sha256:{'0' * 64}"
+    crash = ["sh", "-c", "echo no cloud, giving up; exit 3"]
     never_healthy = {"test": ["CMD", "false"], "interval": "1s", "start_period": "1h"}
     condition = {"database": {"condition": "service_healthy"}}
     provided = {
@@ -206,13 +211,19 @@ def trouble(firmware: Firmware) -> Flashed:
         ),
         **firmware.app(
             "crashes",
-            {"services": {"main": {"image": worker, "command": ["false"], "restart": "always"}}},
+            {"services": {"main": {"image": worker, "command": crash, "restart": "always"}}},
         ),
         **firmware.app("lacks-image", {"services": {"main": {"image": absent}}}),
         **ALWAYS_AKTUALIZR,
         **limits(engine=600, run=400),
     }
-    return _first_boot(firmware, provided)
+    with machine_with(firmware) as machine:
+        machine.boot(provided)
+        first = look(machine)
+        machine.cut_power()
+        machine.boot({"/var/sota/sota.toml": ""})
+        later = machine.run(f"{AGENT} status --log crashes; {AGENT} status --list")
+    return Flashed(provided, first, later=later)
 
 
 def no_dockerd(firmware: Firmware) -> Flashed:
@@ -229,7 +240,8 @@ def no_dockerd(firmware: Firmware) -> Flashed:
 def wait_online(firmware: Firmware) -> Flashed:
     """A wait-online service is enabled, and there is no network to wait for."""
     provided = firmware.samples("debug-tools") | ALWAYS_AKTUALIZR | SLOW_BOARD
-    waiting = f"until systemctl show --property=StatusText {AGENT} | grep dockerd; do :; done;"
+    show = f"systemctl show --property=StatusText {AGENT}"
+    waiting = f"until {show} | grep 'dockerd, .* s: '; do sleep 0.5; done;"
     shown = f"{AGENT} status; systemctl list-jobs --no-pager"
     with machine_with(firmware) as machine:
         machine.boot(provided, "systemd.wants=wait-online.service")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compose_apps_early_start import runner, status
+from compose_apps_early_start import record, runner
 from compose_apps_early_start.bundle import SpaceError
 from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.errors import EngineError, NotUnderstoodError, RefusedError
@@ -201,9 +201,9 @@ def run(
     ):
         monkeypatch.setattr(runner, name, stand_in)
     events: list[Event] = []
-    recorder = status.Recorder(settings, lambda text: None)
-    recorder.begin([each.app.name for each in plans], ())
-    monkeypatch.setattr(status, "write", lambda *_: None)
+    recorder = record.Recorder(settings, lambda text: None)
+    recorder.begin([record.AppRecord(each.app.name) for each in plans], ())
+    monkeypatch.setattr(record, "write", lambda *_: None)
     report = Report([events.append, recorder])
     made = Runner(settings, engine, compose, Store(Path("/x")), Locks(world), report, clock.now)  # type: ignore[arg-type]
     selection = Selection(False, tuple(each.app for each in plans), (), (), Store(Path("/x")))

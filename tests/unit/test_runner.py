@@ -443,12 +443,18 @@ def test_an_app_is_not_put_back_again_when_it_is_tried_again(
 def test_a_folder_is_put_back_before_up(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
     restored: list[str] = []
     monkeypatch.setattr(
-        bundle, "restore", lambda _store, _version, _hashes, to, _: restored.append(to.name)
+        bundle, "restore", lambda _store, _version, _hashes, to, *_: restored.append(to.name)
     )
     device.run(stored("shop", RESTORE))
     assert restored == ["shop"]
     assert device.compose.calls == ["up shop"]
-    assert device.told("shop") == [Kind.RESTORED, Kind.STARTING, Kind.UP, Kind.RUNNING]
+    assert device.told("shop") == [
+        Kind.RESTORING,
+        Kind.RESTORED,
+        Kind.STARTING,
+        Kind.UP,
+        Kind.RUNNING,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,12 @@ class RunningEngine(Engine):
     def identity(self) -> str | None:
         return "1:1"
 
+    def hurried(self, seconds: float) -> Engine:
+        return self
+
+    def states(self, folders: Any) -> list[dict[str, Any]]:
+        return []
+
     def watch(self) -> Watch:
         return QuietWatch()
 

@@ -6,60 +6,20 @@ import os
 from pathlib import Path
 from typing import Any
 
+import documents
 import pytest
 from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.errors import EarlyStartError
+from compose_apps_early_start.record import AppRecord, Recorder, RunRecord, write
 from compose_apps_early_start.report import Event, Kind
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.shortlist import UnknownName
-from compose_apps_early_start.status import Recorder, RunRecord, load, table, write
+from compose_apps_early_start.status import load, table
 from pytest_mock import MockerFixture
-
-RUN_KEYS = {
-    "schema": int,
-    "state": str,
-    "exit_status": int | None,
-    "message": str | None,
-    "hint": str | None,
-    "started": str,
-    "pid": int,
-    "engine_wait_seconds": float | None,
-    "seconds": float | None,
-    "apps": list,
-    "unknown": list,
-}
-APP_KEYS = {
-    "name": str,
-    "state": str,
-    "cause": str | None,
-    "message": str | None,
-    "hint": str | None,
-    "attempts": int,
-    "up_seconds": float | None,
-    "settled_seconds": float | None,
-}
-UNKNOWN_KEYS = {"name": str, "nearest": str | None}
-
-
-def conforms(found: dict[str, Any], keys: dict[str, Any]) -> None:
-    """Fail unless `found` has exactly these `keys`, each of its type."""
-    assert found.keys() == keys.keys()
-    for key, kind in keys.items():
-        assert isinstance(found[key], kind), f"{key}: {found[key]!r}"
 
 
 def check_schema(record: dict[str, Any]) -> None:
-    conforms(record, RUN_KEYS)
-    assert record["schema"] == 1
-    assert record["state"] in {"running", "ok", "degraded", "failed", "interrupted"}
-    for app in record["apps"]:
-        conforms(app, APP_KEYS)
-        assert app["state"] in {
-            *("waiting", "restoring", "loading", "starting"),
-            *("settling", "retrying", "running", "failed"),
-        }
-    for unknown in record["unknown"]:
-        conforms(unknown, UNKNOWN_KEYS)
+    documents.run(json.dumps(record))
 
 
 def silent(text: str) -> None:
@@ -68,7 +28,7 @@ def silent(text: str) -> None:
 
 def recorder(settings: Settings, *apps: str) -> Recorder:
     made = Recorder(settings, silent)
-    made.begin(apps, [UnknownName("shpo", "shop"), UnknownName("x", None)])
+    made.begin(map(AppRecord, apps), [UnknownName("shpo", "shop"), UnknownName("x", None)])
     return made
 
 
@@ -112,38 +72,16 @@ def test_how_a_run_is_recorded(settings: Settings) -> None:
     assert found["state"] == "running"
     assert found["exit_status"] is None
     assert found["engine_wait_seconds"] == 3.0
-    assert found["apps"] == [
-        {
-            "name": "shop",
-            "state": "running",
-            "cause": None,
-            "message": None,
-            "hint": None,
-            "attempts": 1,
-            "up_seconds": 1.0,
-            "settled_seconds": 3.0,
-        },
-        {
-            "name": "db",
-            "state": "failed",
-            "cause": "exited",
-            "message": "container 'db-1' ended with exit status 1",
-            "hint": "look at its log with 'docker compose logs'",
-            "attempts": 2,
-            "up_seconds": 1.5,
-            "settled_seconds": 9.0,
-        },
-        {
-            "name": "later",
-            "state": "waiting",
-            "cause": None,
-            "message": None,
-            "hint": None,
-            "attempts": 0,
-            "up_seconds": None,
-            "settled_seconds": None,
-        },
-    ]
+    shop, db, later = found["apps"]
+    assert [each["name"] for each in found["apps"]] == ["shop", "db", "later"]
+    assert [each["state"] for each in found["apps"]] == ["running", "failed", "waiting"]
+    assert [each["attempts"] for each in found["apps"]] == [1, 2, 0]
+    assert [each["up_seconds"] for each in found["apps"]] == [1.0, 1.5, None]
+    assert [each["settled_seconds"] for each in found["apps"]] == [3.0, 9.0, None]
+    assert (db["cause"], db["message"]) == ("exited", "container 'db-1' ended with exit status 1")
+    assert db["hint"] == "look at its log with 'docker compose logs'"
+    for each in (shop, later):
+        assert (each["cause"], each["message"], each["hint"]) == (None, None, None)
     assert found["unknown"] == [
         {"name": "shpo", "nearest": "shop"},
         {"name": "x", "nearest": None},
@@ -174,9 +112,10 @@ def test_what_an_app_waits_for_is_recorded_until_it_runs(settings: Settings) -> 
 @pytest.mark.parametrize(
     ("kind", "state"),
     [
-        (Kind.RESTORED, "restoring"),
+        (Kind.RESTORING, "restoring"),
+        (Kind.RESTORED, "waiting"),
         (Kind.LOADING, "loading"),
-        (Kind.LOADED, "loading"),
+        (Kind.LOADED, "waiting"),
         (Kind.STARTING, "starting"),
         (Kind.UP, "settling"),
         (Kind.PENDING, "settling"),
@@ -273,7 +212,7 @@ def test_a_disk_that_takes_no_status_is_told_once_and_the_run_goes_on(
 ) -> None:
     warnings: list[str] = []
     record = Recorder(settings, warnings.append)
-    record.begin(["shop"], [])
+    record.begin([AppRecord("shop")], [])
     mocker.patch("os.fsync", side_effect=BROKEN)
     record(Event(Kind.STARTING, "coming up", app="shop"))
     record(Event(Kind.RUNNING, "runs", app="shop", seconds=1.0))
@@ -302,7 +241,7 @@ def test_where_only_the_disk_is_full_run_still_tells_how_it_ended(
 
 def test_the_run_that_goes_on_comes_before_the_last_one(settings: Settings) -> None:
     write(RunRecord(state="failed", exit_status=1).to_json(), settings.last_run)
-    write(RunRecord(state="running").to_json(), settings.run_status)
+    write(RunRecord(state="running", pid=os.getpid()).to_json(), settings.run_status)
     assert load(settings)["state"] == "running"
     settings.run_status.unlink()
     assert load(settings)["state"] == "failed"
@@ -316,7 +255,7 @@ def test_a_run_whose_process_is_gone_was_interrupted(settings: Settings) -> None
     check_schema(found)
     assert found["state"] == "interrupted"
     assert found["message"] == "the run was killed before it ended"
-    assert found["hint"] == "run 'systemctl start compose-apps-early-start' again"
+    assert found["hint"] == "run 'systemctl restart compose-apps-early-start'"
 
 
 def test_a_run_that_ended_is_not_interrupted_for_its_process_being_gone(
@@ -339,9 +278,17 @@ NEW_ONE = "run 'compose-apps-early-start start' to have a new one written"
         pytest.param(b"[]", "not a record of a run", id="a list"),
         pytest.param(b"null", "not a record of a run", id="null"),
         pytest.param(b"{}", "not a record of a run", id="no schema"),
-        pytest.param(b'{"schema": 1}', "not a whole record of a run", id="nothing but the schema"),
-        pytest.param(b'{"schema": 2}', "schema 2, this version knows 1", id="a later schema"),
-        pytest.param(b'{"schema": "1"}', "schema 1, this version knows 1", id="schema as text"),
+        pytest.param(b'{"schema": 2}', "not a record of a run", id="nothing but the schema"),
+        pytest.param(
+            b'{"schema": 3, "state": "ok"}',
+            "schema 3, this version knows 1 to 2",
+            id="a later schema",
+        ),
+        pytest.param(
+            b'{"schema": "1", "state": "ok"}',
+            "schema 1, this version knows 1 to 2",
+            id="schema as text",
+        ),
     ],
 )
 @pytest.mark.parametrize("name", ["run_status", "last_run"])
@@ -397,7 +344,7 @@ def test_the_table_of_a_run(settings: Settings) -> None:
         "",
         "x: no preloaded app has this name",
         "",
-        "degraded: run of 2026-11-23T08:00:00+00:00, engine waited for 3.0 s, whole run 10.0 s",
+        "degraded: run 1 of 2026-11-23T08:00:00+00:00, engine waited for 3.0 s, whole run 10.0 s",
     ]
 
 
@@ -410,13 +357,13 @@ def test_the_table_of_a_run_that_could_not_begin(settings: Settings) -> None:
         "it is a folder",
         "  Next: make it a file",
         "",
-        "failed: run of 2026-11-23T08:00:00+00:00, engine waited for -, whole run -",
+        "failed: run 1 of 2026-11-23T08:00:00+00:00, engine waited for -, whole run -",
     ]
 
 
 def test_no_name_in_the_table_steers_the_terminal(settings: Settings) -> None:
     record = Recorder(settings, silent)
-    record.begin(["a\nb\x1b[2J\udce9"], [UnknownName("c\x1b", None)])
+    record.begin([AppRecord("a\nb\x1b[2J\udce9")], [UnknownName("c\x1b", None)])
     text = table(record.record.to_json())
     assert text.replace("\n", "").isprintable()
     assert "a\\nb\\x1b[2J\\udce9  waiting" in text
