@@ -1,10 +1,11 @@
-"""The command line: `start`, `plan`, `status`."""
+"""The command line: `start`, `plan`, `status`, `timeline`."""
 
 import argparse
 import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from . import __version__, preview, start, status
 from .errors import EarlyStartError
@@ -61,12 +62,21 @@ def _parser() -> argparse.ArgumentParser:
     begin = commands.add_parser("start", help="start the apps (what the unit runs at boot)")
     show = commands.add_parser("plan", help="show which apps would be started, how and why")
     told = commands.add_parser("status", help="show what the last run did")
-    for command, run in ((begin, _start), (show, _plan), (told, _status)):
+    drawn = commands.add_parser("timeline", help="show where the time to the apps went")
+    for command, run in (
+        (begin, _start),
+        (show, _plan),
+        (told, _status),
+        (drawn, _timeline),
+    ):
         command.set_defaults(run=run)
         add_root_option(command)
     add_limit_options(begin)
     for command in (show, told):
         command.add_argument("--json", action="store_true", help="print JSON")
+    form = drawn.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--svg", metavar="FILE", type=Path, help="draw it into FILE")
     return parser
 
 
@@ -85,4 +95,23 @@ def _status(settings: Settings, options: argparse.Namespace) -> int:
     # A pipe gets JSON too: the table is for eyes, and may change.
     as_json = options.json or not sys.stdout.isatty()
     print(json.dumps(record, indent=2) if as_json else status.table(record))
+    return 0
+
+
+def _timeline(settings: Settings, options: argparse.Namespace) -> int:
+    from . import drawing, timeline  # not for a start, at which every millisecond counts
+
+    shown = timeline.read(settings)
+    if options.svg:
+        try:
+            options.svg.write_text(drawing.svg(shown), encoding="utf-8")
+        except OSError as error:
+            raise EarlyStartError(
+                f"{options.svg}: cannot write: {error.strerror}",
+                "name a file in a folder where you may write",
+            ) from error
+    elif options.json:
+        print(json.dumps(timeline.to_json(shown), indent=2))
+    else:
+        print(timeline.text(shown))
     return 0
