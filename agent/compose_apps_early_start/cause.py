@@ -1,6 +1,7 @@
 """Why an app does not run: each cause has a name, the next step, and says whether waiting helps."""
 
-from dataclasses import dataclass
+import traceback
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
@@ -238,12 +239,14 @@ class Cause(Enum):
 class Failure:
     """One app's failure: its cause, and in one line what exactly happened.
 
-    `container` is the id of the container whose log may say more.
+    `container` is the id of the container whose log may say more. `details` is all that compose
+    said, or the traceback of a defect of ours.
     """
 
     cause: Cause
     message: str
     container: str | None = None
+    details: str = field(default="", compare=False, repr=False)
 
     @classmethod
     def unexpected(cls, error: Exception) -> "Failure":
@@ -253,7 +256,11 @@ class Failure:
         while trace is not None:
             place = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}"
             trace = trace.tb_next
-        return cls(Cause.INTERNAL_ERROR, f"{type(error).__name__}: {error}{place}")
+        return cls(
+            Cause.INTERNAL_ERROR,
+            f"{type(error).__name__}: {error}{place}",
+            details="".join(traceback.format_exception(error)),
+        )
 
 
 NOT_TRIED = Failure(Cause.INTERRUPTED, "the run was ended before its turn")

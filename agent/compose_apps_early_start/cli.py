@@ -2,15 +2,17 @@
 
 import argparse
 import json
+import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from . import __version__, preview, start, status
+from . import __version__, evidence, present, preview, start, status
 from .errors import EarlyStartError
 from .report import silence
-from .settings import ENVIRONMENT_PREFIX, Settings, add_limit_options, add_root_option, load
+from .settings import ENVIRONMENT_PREFIX, MOST, Settings, add_limit_options, add_root_option, load
 
 _DESCRIPTION = """\
 Start the Docker Compose apps that were preloaded into this device's image: offline, before the
@@ -22,12 +24,16 @@ examples:
   compose-apps-early-start plan              show what would be done, and touch nothing
   compose-apps-early-start status            show what the last run did, and why an app failed
   compose-apps-early-start status --json     the same for programs
+  compose-apps-early-start status --wait     the same when the run of this boot has ended
+  compose-apps-early-start status --log shop show what the containers of app 'shop' said
+  compose-apps-early-start timeline          show where the time to the apps went
 
 Each option of 'start' is also a variable of its environment ('--app-seconds' is
 {ENVIRONMENT_PREFIX}APP_SECONDS), for a drop-in of the unit.
 
 exit status: 0 all wanted apps run, or nothing was to be done; 1 nothing could be started;
-2 wrong usage; 3 some apps run, some do not"""
+2 wrong usage; 3 some apps run, some do not.
+'status' has that of the run which it shows; 4 a run goes on; 5 there is no run to tell of"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,6 +80,24 @@ def _parser() -> argparse.ArgumentParser:
     add_limit_options(begin)
     for command in (show, told):
         command.add_argument("--json", action="store_true", help="print JSON")
+    which = told.add_mutually_exclusive_group()
+    which.add_argument(
+        "--wait",
+        nargs="?",
+        type=seconds,
+        const=math.inf,
+        metavar="SECONDS",
+        help="wait until the run of this boot has ended, up to SECONDS",
+    )
+    which.add_argument("--list", action="store_true", help="list the runs that are kept")
+    which.add_argument("--run", type=int, metavar="N", help="show run N of that list")
+    which.add_argument(
+        "--log",
+        nargs="?",
+        const="",
+        metavar="APP",
+        help="show what the containers of failed apps, or of APP, and compose said",
+    )
     form = drawn.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument("--svg", metavar="FILE", type=Path, help="draw it into FILE")
@@ -86,32 +110,61 @@ def _start(settings: Settings, _options: argparse.Namespace) -> int:
 
 def _plan(settings: Settings, options: argparse.Namespace) -> int:
     shown = preview.preview(settings)
-    print(json.dumps(preview.to_json(shown), indent=2) if options.json else preview.text(shown))
+    _print(options, preview.to_json(shown), lambda: preview.text(shown))
     return 0
 
 
 def _status(settings: Settings, options: argparse.Namespace) -> int:
-    record = status.load(settings)
-    # A pipe gets JSON too: the table is for eyes, and may change.
-    as_json = options.json or not sys.stdout.isatty()
-    print(json.dumps(record, indent=2) if as_json else status.table(record))
-    return 0
+    if options.list:
+        records = status.load_all(settings)
+        _print(options, status.list_json(records), lambda: status.list_table(records))
+        return 0
+    if options.log is not None:
+        found = status.load_evidence(settings, options.log or None)
+        _print(options, found, lambda: evidence.text(found))
+        return 0
+    if options.wait is not None:
+        record = status.wait(settings, options.wait)
+    elif options.run is not None:
+        record = status.load_number(settings, options.run)
+    else:
+        record = status.load(settings)
+    _print(options, record, lambda: status.table(record, _now(settings, options, record)))
+    return status.exit_status(record)
+
+
+def _now(
+    settings: Settings, options: argparse.Namespace, record: dict[str, Any]
+) -> Mapping[str, str] | None:
+    # While a run goes on the device has better things to do, and who waited wants to know at once.
+    asks = options.run is None and options.wait is None and record["state"] != "running"
+    return present.ask(settings, record) if asks else None
 
 
 def _timeline(settings: Settings, options: argparse.Namespace) -> int:
     from . import drawing, timeline  # not for a start, at which every millisecond counts
 
     shown = timeline.read(settings)
-    if options.svg:
-        try:
-            options.svg.write_text(drawing.svg(shown), encoding="utf-8")
-        except OSError as error:
-            raise EarlyStartError(
-                f"{options.svg}: cannot write: {error.strerror}",
-                "name a file in a folder where you may write",
-            ) from error
-    elif options.json:
-        print(json.dumps(timeline.to_json(shown), indent=2))
-    else:
-        print(timeline.text(shown))
+    if options.svg is None:
+        _print(options, timeline.to_json(shown), lambda: timeline.text(shown))
+        return 0
+    try:
+        options.svg.write_text(drawing.svg(shown), encoding="utf-8")
+    except OSError as error:
+        raise EarlyStartError(
+            f"{options.svg}: cannot write: {error.strerror}",
+            "name a file in a folder where you may write",
+        ) from error
     return 0
+
+
+def _print(options: argparse.Namespace, document: dict[str, Any], text: Callable[[], str]) -> None:
+    print(json.dumps(document, indent=2) if options.json else text())
+
+
+def seconds(text: str) -> float:
+    """Read a number of seconds; argparse names this function in its message. Raises ValueError."""
+    number = float(text)
+    if not 0 <= number <= MOST:
+        raise ValueError
+    return number

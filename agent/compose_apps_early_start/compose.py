@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -127,8 +128,8 @@ class Compose:
         if status != 0:
             refused = diagnose(errors)
             if refused.cause.passes:  # these are the words of a file all the same
-                return Failure(Cause.COMPOSE_FILE_INVALID, refused.message)
-            return refused
+                refused = replace(refused, cause=Cause.COMPOSE_FILE_INVALID)
+            return replace(refused, details=errors.strip())
         try:
             document = json.loads(output[output.index("{") :])
         except ValueError:
@@ -162,7 +163,10 @@ class Compose:
             return Failure(Cause.INTERRUPTED, "the run was ended while the app was coming up")
         if status is None:
             return Failure(Cause.TIMEOUT, f"'docker compose {arguments[0]}' did not end in time")
-        return None if status == 0 else diagnose(output + "\n" + errors)
+        if status == 0:
+            return None
+        said = f"{output}\n{errors}".strip()
+        return replace(diagnose(said), details=said)
 
     def _cannot_run(self, error: OSError, folder: Path) -> Failure:
         assert self.command is not None

@@ -8,11 +8,12 @@ from .timeline import VERDICTS, WORDS, Lane, Timeline, explanation, summary
 WIDTH = 1000
 LEFT = 250
 """Of the axis; the names of the lanes stand before it."""
-RIGHT = 40
+RIGHT = 130
+"""The verdict of the last app stands behind the axis."""
 ROW = 26
 BAR = 16
-TOP = 128
-"""Of the first lane; above it are the title, the phases and the axis."""
+TOP = 148
+"""Of the first lane; the title, the phases and the axis are above it."""
 MOST_TICKS = 10
 
 INK, FAINT, GRID, PAPER = "#24292f", "#57606a", "#d8dee4", "#ffffff"
@@ -86,23 +87,27 @@ class _Axis:
 
 
 def _phases(shown: Timeline, axis: _Axis) -> Iterator[str]:
+    yield _label(LEFT - 10, 100, "all in all", anchor="end", weight="bold")
+    x = 16.0
     for phase in shown.phases:
-        left, right = axis.at(phase.begin), axis.at(phase.end)
-        told = f"{phase.name} {phase.end - phase.begin:.1f} s"
+        seconds = f"{phase.end - phase.begin:.1f} s"
+        told = f"{phase.name} {seconds}"
         colour = PHASES.get(phase.name, HELD)
-        yield _bar(left, right, 66, 24, colour, f"{told}, from {phase.begin:.1f} s")
-        for each in (told, f"{phase.end - phase.begin:.1f} s"):
-            if len(each) * 7 < right - left:
-                yield _label((left + right) / 2, 82, each, anchor="middle", size=12)
-                break
-    yield _label(LEFT - 10, 82, "the whole way", anchor="end", weight="bold")
+        left, right = axis.at(phase.begin), axis.at(phase.end)
+        yield _bar(left, right, 84, 24, colour, f"{told}, from {phase.begin:.1f} s")
+        if len(seconds) * 7 < right - left:
+            yield _label((left + right) / 2, 100, seconds, anchor="middle", size=12)
+        if seconds != "0.0 s":
+            yield _bar(x, x + 12, 61, 12, colour, "")
+            yield _label(x + 17, 71, told, size=12)
+            x += 34 + 7 * len(told)
 
 
 def _grid(axis: _Axis, bottom: int) -> Iterator[str]:
     for tick in axis.ticks():
         x = axis.at(tick)
-        yield f'<path d="M{x:.1f} 96V{bottom}" stroke="{GRID}"/>'
-        yield _label(x, 110, f"{tick} s", anchor="middle", size=11, fill=FAINT)
+        yield f'<path d="M{x:.1f} 112V{bottom}" stroke="{GRID}"/>'
+        yield _label(x, 126, f"{tick} s", anchor="middle", size=11, fill=FAINT)
 
 
 def _lane(lane: Lane, top: int, axis: _Axis) -> Iterator[str]:
@@ -135,7 +140,7 @@ def _lane(lane: Lane, top: int, axis: _Axis) -> Iterator[str]:
 
 def _beside(x: float, y: float, told: str, fill: str) -> Iterator[str]:
     """Write to the right of `x`, or to its left where the picture ends."""
-    if x + 10 + len(told) * 7 < WIDTH:
+    if x + 10 + len(told) * 6 < WIDTH:
         yield _label(x + 8, y, told, size=11, fill=fill)
     else:
         yield _label(x - 8, y, told, size=11, fill=fill, anchor="end")

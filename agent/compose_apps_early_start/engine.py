@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from . import charset
+from . import charset, uptime
 from .container import Container, Listed, State, Storage
 from .errors import EngineError, RefusedError
 from .settings import Settings
@@ -30,6 +30,9 @@ _FIRST_DELAY, _LONGEST_DELAY = 0.05, 0.5
 """Between two attempts, in seconds, while nothing listens on the socket."""
 
 _PROJECT = "com.docker.compose.project"
+
+_MOST_LINES = 1000
+"""Of a log that are read, from its end."""
 
 # The agent needs nothing of root's docker configuration, and a broken one must not stop it.
 docker.utils.config.find_config_file = lambda _path=None: None
@@ -115,7 +118,7 @@ class Engine:
         """
         try:
             pid = int(self._pid_file.read_text())
-            return f"{pid}:{_process_started(pid)}"
+            return f"{pid}:{uptime.process_ticks(pid)}"
         except (OSError, ValueError, IndexError):
             return None
 
@@ -244,7 +247,7 @@ class Engine:
         the seconds since this start of the container was first seen.
         """
         with contextlib.suppress(OSError, ValueError, IndexError):
-            ticks = _process_started(state["Pid"])
+            ticks = uptime.process_ticks(state["Pid"])
             began = ticks / os.sysconf("SC_CLK_TCK")
             return float(max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began))
         now = time.monotonic()
@@ -294,6 +297,54 @@ class Engine:
             lines = self._client.logs(container, tail=1).decode(errors="replace").split("\n")
             return next((line.strip()[:200] for line in reversed(lines) if line.strip()), None)
         return None
+
+    def hurried(self, seconds: float) -> "Engine":
+        """Return the same engine, with `seconds` for each request."""
+        client = docker.APIClient(
+            base_url=self._url, version=self._client.api_version, timeout=seconds
+        )
+        return Engine(client, self._url, self._pid_file)
+
+    def states(self, folders: Collection[str]) -> list[dict[str, Any]]:
+        """Return the containers of the apps in `folders`, with the whole State of each.
+
+        As plain data: id, name, service, folder, restarts, and state as dockerd tells it.
+        """
+        found = []
+        for each in self._list(_PROJECT):
+            if each.folder not in folders:
+                continue
+            with contextlib.suppress(RefusedError), _speaking():
+                told = self._client.inspect_container(each.id)
+                labels = told["Config"].get("Labels") or {}
+                found.append(
+                    {
+                        "id": each.id,
+                        "name": each.name,
+                        "service": labels.get("com.docker.compose.service", ""),
+                        "folder": each.folder,
+                        "restarts": told.get("RestartCount", 0),
+                        "state": told["State"],
+                    }
+                )
+        return found
+
+    def log(self, container: str, most_bytes: int, deadline: float) -> str:
+        """Return the end of the log of the container with this id, `most_bytes` of it at most.
+
+        `deadline` is a time of `time.monotonic()`: what was read by then is returned. If the log
+        cannot be read, the words of dockerd are returned.
+        """
+        end = b""
+        try:
+            with _speaking():
+                for part in self._client.logs(container, stream=True, tail=_MOST_LINES):
+                    end = (end + part)[-most_bytes:]
+                    if time.monotonic() >= deadline:
+                        break
+        except RefusedError as error:
+            return f"the log cannot be read: {error}"
+        return end.decode(errors="replace")
 
     def watch(self) -> "Watch":
         """Return a watch on the containers of compose projects; close it when done."""
@@ -356,13 +407,6 @@ _EVENTS = ["create", "start", "die", "oom", "pause", "unpause", "destroy", "heal
 def _tags(image: dict[str, Any]) -> Iterator[str]:
     # A name with a digest may be left over from an import: listed, it does not resolve.
     return (each for each in image["RepoTags"] or () if "@" not in each)
-
-
-def _process_started(pid: int) -> int:
-    """Return when a process was started, in clock ticks since the boot. Source: proc(5), stat."""
-    # The name of the program stands in brackets, and may hold blanks and brackets itself.
-    text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    return int(text.rpartition(")")[2].split()[19])
 
 
 @contextlib.contextmanager

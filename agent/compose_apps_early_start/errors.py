@@ -17,6 +17,12 @@ class UsageError(EarlyStartError):
     exit_status = 2
 
 
+class NoRunError(EarlyStartError):
+    """There is no run that could be told of."""
+
+    exit_status = 5
+
+
 class EngineError(EarlyStartError):
     """dockerd is not there, went away, or answered with an error."""
 

@@ -7,7 +7,7 @@ them apart on a board without one. So a run writes down what it saw ending by it
 import json
 from collections.abc import Iterable
 
-from . import plainfile, status
+from . import plainfile, record
 from .container import Container
 from .settings import Settings
 from .verdict import Finished
@@ -29,4 +29,4 @@ def recall(settings: Settings, engine: str | None) -> Finished:
 def remember(settings: Settings, engine: str | None, containers: Iterable[Container]) -> None:
     """Write down which of `containers` are one-shots that ended well; raises OSError."""
     ended = {each.id: each.finished_at for each in containers if each.ended_well}
-    status.write({"engine": engine, "containers": ended}, settings.finished)
+    record.write({"engine": engine, "containers": ended}, settings.finished)

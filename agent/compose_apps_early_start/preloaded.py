@@ -136,7 +136,7 @@ def read(
             apps.append(_read_app(top / name, ask, store, restorable))
         except Exception as error:  # whatever it is, it is this app's alone
             failure = Failure.unexpected(error)
-            apps.append(_broken(top / name, failure.cause, failure.message))
+            apps.append(_failed(top / name, failure))
     return tuple(_without_shared_project(app, apps) for app in apps)
 
 
@@ -157,7 +157,11 @@ def _without_shared_project(app: App, apps: list[App]) -> App:
 
 
 def _broken(folder: Path, cause: Cause, message: str) -> App:
-    return App(folder.name, folder, project_name(folder.name), failure=Failure(cause, message))
+    return _failed(folder, Failure(cause, message))
+
+
+def _failed(folder: Path, failure: Failure) -> App:
+    return App(folder.name, folder, project_name(folder.name), failure=failure)
 
 
 def project_name(name: str) -> str:
@@ -207,7 +211,7 @@ def _read_app(
             if found is None or not clear or not _is_clear(found):
                 found = ask(folder)
     if isinstance(found, Failure):
-        return _broken(folder, found.cause, found.message)
+        return _failed(folder, found)
     assert found is not None
     document = found
     notes += [

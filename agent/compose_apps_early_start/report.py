@@ -6,12 +6,13 @@ The status file, the fourth listener, is a module of its own.
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TextIO
 
 from .cause import Failure
+from .container import Container
 
 
 class Priority(Enum):
@@ -29,6 +30,7 @@ class Kind(Enum):
     SKIPPED = ("96424201f0c74389ae2fc8b14836282d", Priority.INFO)
     WAITING = ("bdb541be710644c0a8949f67518dd93a", Priority.INFO)
     READY = ("7fc916212f5d493db6e45a0ad861f89f", Priority.INFO)
+    RESTORING = ("9d2c1f7a6b3e4a58a1f04c6e8d7b2c95", Priority.INFO)
     RESTORED = ("5f6f0c9d5e0b4a2f8a0a4d4f7a1b9c33", Priority.NOTICE)
     LOADING = ("0d6a1c5be7f24d3c9e3d0b5a6f7c8e21", Priority.INFO)
     LOADED = ("a3b7f1d2c4e54f0a8b9c6d5e4f3a2b10", Priority.INFO)
@@ -55,7 +57,8 @@ class Kind(Enum):
 class Event:
     """Something happened: `message` says it whole, the fields are for machines.
 
-    `seconds` is how long the thing took that the event is the end of.
+    `seconds` is how long the thing took that the event is the end of. `details` may have many
+    lines, and are for the evidence only.
     """
 
     kind: Kind
@@ -64,22 +67,29 @@ class Event:
     cause: str | None = None
     hint: str | None = None
     seconds: float | None = None
+    details: str = field(default="", compare=False, repr=False)
 
     @classmethod
     def failed(cls, app: str, failure: Failure, seconds: float | None = None) -> "Event":
         """Return the event that tells that `app` does not run, and that no more is tried."""
         cause = failure.cause
-        return cls(Kind.FAILED, failure.message, app, cause.label, cause.hint, seconds)
+        return cls(
+            Kind.FAILED, failure.message, app, cause.label, cause.hint, seconds, failure.details
+        )
 
 
 Listener = Callable[[Event], None]
+
+Onlooker = Callable[[str, Collection[Container]], None]
+"""Is shown the containers of an app each time that somebody looks at them."""
 
 
 class Report:
     """Hands each event to every listener, one event at a time."""
 
-    def __init__(self, listeners: Iterable[Listener]) -> None:
+    def __init__(self, listeners: Iterable[Listener], onlookers: Iterable[Onlooker] = ()) -> None:
         self._listeners = tuple(listeners)
+        self._onlookers = tuple(onlookers)
         self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
@@ -87,6 +97,12 @@ class Report:
         with self._lock:
             for listener in self._listeners:
                 listener(event)
+
+    def saw(self, app: str, containers: Collection[Container]) -> None:
+        """Show the containers of `app` as they are; callable from any thread."""
+        with self._lock:
+            for onlooker in self._onlookers:
+                onlooker(app, containers)
 
 
 def connected_to_journal(environment: Mapping[str, str]) -> bool:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from . import bundle, plainfile
 from .cause import Cause, Failure
@@ -28,15 +29,26 @@ def installed_uris(file: Path) -> Mapping[str, str]:
     Source: `/var/sota/import/installed_versions`, written by the image build for aktualizr.
     """
     try:
-        targets = json.loads(plainfile.read(file, MOST_BYTES))
         return {
             app: details["uri"]
-            for target in targets.values()
-            if target.get("is_current")
+            for target in _current_targets(file).values()
             for app, details in target["custom"]["docker_compose_apps"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}
+
+
+def installed_target(file: Path) -> str | None:
+    """Return the name of the Target that is this image; None if `file` does not tell."""
+    try:
+        return next((str(name) for name in _current_targets(file)), None)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _current_targets(file: Path) -> Mapping[str, Any]:
+    targets = json.loads(plainfile.read(file, MOST_BYTES))
+    return {name: target for name, target in targets.items() if target.get("is_current")}
 
 
 def find(

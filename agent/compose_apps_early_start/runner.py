@@ -297,6 +297,7 @@ class Runner:
 
     def _restore_folder(self, app: App, restorable: Restorable) -> Ending:
         version, hashes = restorable.version, restorable.hashes
+        self._report(Event(Kind.RESTORING, "putting its folder back", app=app.name))
         try:
             bundle.restore(self._store, version, hashes, app.folder, self._settings.staging)
         except StoreError as error:
@@ -408,7 +409,9 @@ class Runner:
                 continue
             self._begin_time(each)
             try:
-                self._decide(each, self._engine.containers(str(each.app.folder)))
+                containers = self._engine.containers(str(each.app.folder))
+                self._report.saw(each.app.name, containers)
+                self._decide(each, containers)
             except EngineError:
                 self._await_engine()
                 return
@@ -458,6 +461,7 @@ class Runner:
             return False
         for each in running:
             own = tuple(found for found in containers if found.folder == str(each.app.folder))
+            self._report.saw(each.app.name, own)
             self._decide(each, own)
         self._remember_one_shots(containers)
         return self._all_decided()
@@ -515,7 +519,7 @@ class Runner:
         words = self._engine.last_words(failure.container) if failure.container else None
         if not words:
             return failure
-        return Failure(failure.cause, f"{failure.message}: {words}")
+        return replace(failure, message=f"{failure.message}: {words}", container=None)
 
     def _tell_what(self, each: AppRun, what: str) -> None:
         if what == each.what:
@@ -532,6 +536,7 @@ class Runner:
         self._report(Event(Kind.RUNNING, message, app=each.app.name, seconds=seconds))
 
     def _fail(self, each: AppRun, failure: Failure) -> None:
-        each.outcome = self._with_last_words(failure)
+        details = failure.details or each.trouble.details
+        each.outcome = replace(self._with_last_words(failure), details=details)
         seconds = time.monotonic() - self._ready
         self._report(Event.failed(each.app.name, each.outcome, seconds))

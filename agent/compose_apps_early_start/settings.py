@@ -107,6 +107,21 @@ class Settings:
         return self.root / "var/lib/compose-apps-early-start/last-run.json"
 
     @property
+    def runs(self) -> Path:
+        """The status files of the runs before the last one, by the number of the run."""
+        return self.root / "var/lib/compose-apps-early-start/runs"
+
+    @property
+    def evidence(self) -> Path:
+        """What the containers and compose said in the last run in which something failed."""
+        return self.root / "var/lib/compose-apps-early-start/evidence.json"
+
+    @property
+    def disabled(self) -> Path:
+        """If it is there, the unit does not start anything."""
+        return self.root / "etc/compose-apps-early-start.disabled"
+
+    @property
     def slow_loads(self) -> Path:
         """Which images could not be loaded in a run's time."""
         return self.root / "var/lib/compose-apps-early-start/slow-loads.json"

@@ -7,11 +7,14 @@ import time
 from types import FrameType
 from typing import NoReturn
 
-from . import bundle, oneshots, plan, registration, report, selection, status
+from . import bundle, oneshots, plan, registration, report, restorable, selection
 from .cause import NOT_TRIED, Cause, Failure
 from .compose import Compose
 from .errors import EarlyStartError, EngineError, InterruptedRun
+from .evidence import Evidence
 from .lock import Held, held
+from .preloaded import App
+from .record import AppRecord, Recorder
 from .report import Event, Kind, Report
 from .selection import Selection
 from .settings import Settings
@@ -57,17 +60,33 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def _recorded(settings: Settings, lock: Held, listeners: list[report.Listener]) -> int:
     warn = Report(listeners)
-    recorder = status.Recorder(settings, lambda text: warn(Event(Kind.NOTE, text)))
-    tell = Report([recorder, *listeners])
+    recorder = Recorder(settings, lambda text: warn(Event(Kind.NOTE, text)))
+    evidence = Evidence(settings)
+    tell = Report([recorder, evidence, *listeners], [recorder.saw])
+    exit_status = _judged(settings, lock, recorder, evidence, tell)
+    # Everybody knows the verdict by now; only the next unit waits for this.
     try:
-        complete = _run(settings, lock, recorder, tell)
+        evidence.keep(recorder.record)
+    except OSError as error:
+        tell(Event(Kind.NOTE, f"{settings.evidence}: cannot be written: {error.strerror}"))
+    except Exception as error:  # dockerd may answer anything
+        tell(Event(Kind.NOTE, f"no evidence is kept: {Failure.unexpected(error).message}"))
+    return exit_status
+
+
+def _judged(
+    settings: Settings, lock: Held, recorder: Recorder, evidence: Evidence, tell: Report
+) -> int:
+    """Run, and say how it ended; return the exit status."""
+    try:
+        complete = _run(settings, lock, recorder, evidence, tell)
     except EarlyStartError as error:
         tell(Event(Kind.ABORTED, str(error), hint=error.hint))
         recorder.end("failed", NOTHING_RUNS)
         return NOTHING_RUNS
     except Exception as error:  # a defect of ours ends this run, and is on record
         failure = Failure.unexpected(error)
-        tell(Event(Kind.ABORTED, failure.message, hint=failure.cause.hint))
+        tell(Event(Kind.ABORTED, failure.message, hint=failure.cause.hint, details=failure.details))
         recorder.end("failed", NOTHING_RUNS)
         return NOTHING_RUNS
     except InterruptedRun:
@@ -78,7 +97,7 @@ def _recorded(settings: Settings, lock: Held, listeners: list[report.Listener]) 
     return _ended(recorder, tell, complete=complete)
 
 
-def _ended(recorder: status.Recorder, tell: Report, *, complete: bool) -> int:
+def _ended(recorder: Recorder, tell: Report, *, complete: bool) -> int:
     """Close the record, and say in one line how the run ended; return the exit status."""
     record = recorder.record
     runs = sum(app.state == "running" for app in record.apps)
@@ -101,7 +120,9 @@ def _ended(recorder: status.Recorder, tell: Report, *, complete: bool) -> int:
     return exit_status
 
 
-def _run(settings: Settings, lock: Held, recorder: status.Recorder, tell: Report) -> bool:
+def _run(
+    settings: Settings, lock: Held, recorder: Recorder, evidence: Evidence, tell: Report
+) -> bool:
     """Return whether everything was tried; False if SIGTERM or SIGINT asked for an end."""
     compose = Compose(settings)
     for note in lock.notes:
@@ -111,7 +132,12 @@ def _run(settings: Settings, lock: Held, recorder: status.Recorder, tell: Report
     except OSError as error:
         tell(Event(Kind.NOTE, f"{settings.staging} cannot be removed: {error.strerror}"))
     wanted = selection.select(settings, compose.config)
-    recorder.begin([app.name for app in wanted.apps], wanted.unknown)
+    uris = restorable.installed_uris(settings.installed_versions)
+    recorder.begin(
+        [_recorded_app(app, uris.get(app.name)) for app in wanted.apps],
+        wanted.unknown,
+        restorable.installed_target(settings.installed_versions),
+    )
     _tell_selection(wanted, settings, tell)
     if not wanted.apps and not wanted.shortlisted:
         recorder.record.message, recorder.record.hint = _nothing_preloaded(settings)
@@ -133,6 +159,7 @@ def _run(settings: Settings, lock: Held, recorder: status.Recorder, tell: Report
             engine = Engine.connect(settings, deadline - time.monotonic())
             ready = time.monotonic()
             state = engine.state(wanted.images, wanted.folders)
+            evidence.engine = engine
             break
         except EngineError as error:
             if time.monotonic() >= deadline - ENGINE_RETRY_SECONDS:
@@ -144,6 +171,11 @@ def _run(settings: Settings, lock: Held, recorder: status.Recorder, tell: Report
     finished = oneshots.recall(settings, engine.identity())
     the_plan = plan.make(wanted, state, finished, stored)
     return Runner(settings, engine, compose, wanted.store, lock, tell, ready).run(the_plan)
+
+
+def _recorded_app(app: App, installed: str | None) -> AppRecord:
+    stored = app.restorable.version.uri if app.restorable else None
+    return AppRecord(app.name, folder=str(app.folder), version=installed or stored)
 
 
 def _tell_selection(wanted: Selection, settings: Settings, tell: Report) -> None:

@@ -1,206 +1,189 @@
-"""The record of a run: kept up to date in a file while it goes on, and shown by `status`."""
+"""`status`: what a run did, for people and for programs; and waiting for its end."""
 
-import datetime
-import json
-import os
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import EarlyStartError
-from .report import Event, Kind, printable
+from . import evidence, history, registration, uptime
+from .errors import EarlyStartError, NoRunError
+from .history import History
+from .record import SCHEMA, RunRecord
+from .report import printable
 from .settings import Settings
-from .shortlist import UnknownName
 
-SCHEMA = 1
-"""Raised when a key changes its meaning or goes away; new keys may come without."""
+GOES_ON, NO_RUN = 4, NoRunError.exit_status
+"""Exit statuses, beside that of the run which is shown."""
 
+LOOK_SECONDS = 0.05
+"""Between two looks at the record, for who waits for the verdict."""
 
-@dataclass
-class AppRecord:
-    """One app in the record. Times are in seconds.
-
-    `state` is one of: waiting, restoring, loading, starting, settling, retrying, running, failed.
-    `up_seconds` is from the ready engine to the end of the compose call that brought the app up
-    (None if none was needed), `settled_seconds` from the ready engine to the verdict.
-    """
-
-    name: str
-    state: str = "waiting"
-    cause: str | None = None
-    message: str | None = None
-    hint: str | None = None
-    attempts: int = 0
-    up_seconds: float | None = None
-    settled_seconds: float | None = None
-
-
-@dataclass
-class RunRecord:
-    """One run. `state` is one of: running, ok, degraded, failed, interrupted.
-
-    `exit_status` is None while the run goes on, `engine_wait_seconds` None if dockerd never was
-    ready or was not needed.
-    """
-
-    state: str = "running"
-    exit_status: int | None = None
-    message: str | None = None
-    hint: str | None = None
-    started: str = field(
-        default_factory=lambda: datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    )
-    pid: int = field(default_factory=os.getpid)
-    engine_wait_seconds: float | None = None
-    seconds: float | None = None
-    apps: list[AppRecord] = field(default_factory=list)
-    unknown: list[dict[str, str | None]] = field(default_factory=list)
-    schema: int = SCHEMA
-
-    def app(self, name: str) -> AppRecord:
-        """Return the record of app `name`; raises StopIteration if the run has no such app."""
-        return next(each for each in self.apps if each.name == name)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as the object that the status file holds."""
-        return {"schema": self.schema, **asdict(self)}
-
-
-class Recorder:
-    """The listener that keeps the record, and its file, up to date.
-
-    `warn` is told once, in one line, if the file cannot be written; the run goes on without it.
-    """
-
-    def __init__(self, settings: Settings, warn: Callable[[str], None]) -> None:
-        self._settings = settings
-        self._warn = warn
-        self._began = time.monotonic()
-        self.record = RunRecord()
-
-    def begin(self, apps: Iterable[str], unknown: Iterable[UnknownName]) -> None:
-        """Enter what the run is about."""
-        self.record.apps = [AppRecord(name) for name in apps]
-        self.record.unknown = [asdict(each) for each in unknown]
-
-    def __call__(self, event: Event) -> None:
-        """Enter `event`; what comes after the end is not part of the record."""
-        if self.record.exit_status is not None:
-            return
-        seconds = None if event.seconds is None else round(event.seconds, 3)
-        if event.app is None:
-            if event.kind is Kind.READY:
-                self.record.engine_wait_seconds = seconds
-            if event.kind is Kind.ABORTED:
-                self.record.message, self.record.hint = event.message, event.hint
-        elif event.kind in _APP_STATES:
-            app = self.record.app(event.app)
-            app.state = _APP_STATES[event.kind]
-            app.cause, app.hint = event.cause, event.hint
-            app.message = event.message if event.cause or event.kind is Kind.PENDING else None
-            if event.kind in (Kind.STARTING, Kind.RETRYING):
-                app.attempts += 1
-            elif event.kind is Kind.UP:
-                app.up_seconds = seconds
-            elif event.kind in (Kind.RUNNING, Kind.FAILED):
-                app.settled_seconds = seconds
-        self._write(self._settings.run_status)
-
-    def end(self, state: str, exit_status: int) -> None:
-        """Close the record, and keep it as that of the last run."""
-        self.record.state = state
-        self.record.exit_status = exit_status
-        self.record.seconds = round(time.monotonic() - self._began, 3)
-        # Should the disk not take it, /run still tells how it ended.
-        self._write(self._settings.run_status)
-        if self._write(self._settings.last_run):
-            self._settings.run_status.unlink(missing_ok=True)
-
-    def _write(self, file: Path) -> bool:
-        try:
-            write(self.record.to_json(), file)
-        except OSError as error:
-            self._warn(f"{file}: cannot write the status file: {error.strerror}")
-            self._warn = lambda text: None
-            return False
-        return True
-
-
-_APP_STATES = {
-    Kind.RESTORED: "restoring",
-    Kind.LOADING: "loading",
-    Kind.LOADED: "loading",
-    Kind.STARTING: "starting",
-    Kind.UP: "settling",
-    Kind.PENDING: "settling",
-    Kind.RETRYING: "retrying",
-    Kind.RUNNING: "running",
-    Kind.FAILED: "failed",
-}
-
-
-def write(document: Mapping[str, Any], file: Path) -> None:
-    """Write `document` to `file` as JSON: whole or not at all, also across a power cut.
-
-    Raises OSError if the disk does not take it.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.new")
-    with temporary.open("w", encoding="ascii") as stream:
-        json.dump(document, stream, indent=2)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
+KILL_SWITCH = "compose-apps-early-start=disabled"
+"""On the kernel's command line."""
 
 
 def load(settings: Settings) -> dict[str, Any]:
     """Return the record of the run that goes on, else of the last one.
 
-    A run whose process is gone without an end is `interrupted`. Raises `EarlyStartError` if there
-    is no record, or it cannot be read.
+    A run whose process is gone without an end is `interrupted`. Raises `NoRunError` if there is no
+    record, `EarlyStartError` if it cannot be read.
     """
     for file in (settings.run_status, settings.last_run):
-        try:
-            data = file.read_bytes()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise EarlyStartError(
-                f"{file}: cannot read: {error.strerror}", "run it as root"
-            ) from error
-        try:
-            record = json.loads(data)
-            if record["schema"] == SCHEMA:
-                return _without_dead_run(record)
-            found = f"schema {record['schema']}, this version knows {SCHEMA}"
-        except (ValueError, KeyError, TypeError):
-            found = "not a record of a run"
-        raise EarlyStartError(
-            f"{file}: {found}", "run 'compose-apps-early-start start' to have a new one written"
-        )
-    raise EarlyStartError(
+        record = _load(file)
+        if record:
+            return record
+    raise NoRunError(
         "there is no record of a run on this device",
         "see 'systemctl status compose-apps-early-start'; on a registered device nothing is run",
     )
 
 
-def _without_dead_run(record: dict[str, Any]) -> dict[str, Any]:
-    if record["state"] != "running" or Path(f"/proc/{record['pid']}").exists():
-        return record
-    return {
-        **record,
-        "state": "interrupted",
-        "message": "the run was killed before it ended",
-        "hint": "run 'systemctl start compose-apps-early-start' again",
-    }
+def load_number(settings: Settings, number: int) -> dict[str, Any]:
+    """Return the record of the run with this number; raises as `load` does."""
+    file = History(settings).files().get(number)
+    record = _load(file) if file else _load(settings.run_status)
+    if not record or record["run"] != number:
+        raise NoRunError(
+            f"there is no record of run {number}",
+            "'compose-apps-early-start status --list' shows the runs that are kept",
+        )
+    return record
 
 
-def table(record: Mapping[str, Any]) -> str:
-    """Return a readable table of a record as `load` returns it."""
-    rows = [("APP", "STATE", "UP", "SETTLED", "TRIES", "CAUSE")]
+def load_all(settings: Settings) -> list[dict[str, Any]]:
+    """Return the records of all runs that are kept, the oldest first, but for unreadable ones.
+
+    Raises `EarlyStartError` if this user may read none.
+    """
+    found = []
+    for file in (*History(settings).files().values(), settings.run_status):
+        try:
+            record = _load(file)
+        except EarlyStartError as error:
+            if isinstance(error.__cause__, PermissionError):
+                raise
+            continue
+        if record:
+            found.append(record)
+    return found
+
+
+def _load(file: Path) -> dict[str, Any] | None:
+    """Return the record in `file`, None if it is not there; raises `EarlyStartError`."""
+    try:
+        document = history.read(file)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise EarlyStartError(f"{file}: cannot read: {error.strerror}", "run it as root") from error
+    except ValueError:
+        document = None
+    try:
+        record = RunRecord.from_json(document)
+    except ValueError as error:
+        raise EarlyStartError(
+            f"{file}: {error}", "run 'compose-apps-early-start start' to have a new one written"
+        ) from error
+    if record.state == "running" and not _is_alive(record.pid):
+        record.state = "interrupted"
+        record.message = "the run was killed before it ended"
+        record.hint = "run 'systemctl restart compose-apps-early-start'"
+    return record.to_json()
+
+
+def exit_status(record: Mapping[str, Any]) -> int:
+    """Return the exit status that tells of this run: its own, 4 while it goes on."""
+    if record["state"] == "running":
+        return GOES_ON
+    if record["exit_status"] is not None:
+        return int(record["exit_status"])
+    # It was killed: what ran by then was left running.
+    return 3 if any(app["state"] == "running" for app in record["apps"]) else 1
+
+
+def wait(settings: Settings, seconds: float) -> dict[str, Any]:
+    """Wait up to `seconds` for the end of a run of this boot, and return its record.
+
+    When time is up, that of the run that goes on is returned. Raises `NoRunError` if none has begun
+    by then, or at once if none will, and `EarlyStartError` if this user may not read it.
+    """
+    deadline = time.monotonic() + seconds
+    record, seen = None, None
+    while True:
+        stamp = [_stamp(file) for file in (settings.run_status, settings.last_run)]
+        if stamp != seen or (record and not _is_alive(record["pid"])):
+            record, seen = _of_this_boot(settings), stamp
+        if record is None:
+            _check_that_one_comes(settings)
+        elif record["state"] != "running":
+            return record
+        left = deadline - time.monotonic()
+        if left <= 0:
+            break
+        time.sleep(min(LOOK_SECONDS, left))
+    if record is None:
+        raise NoRunError(
+            f"no run has begun within {seconds:g} s",
+            "see 'systemctl status compose-apps-early-start' and 'systemctl list-jobs'",
+        )
+    return record
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    """Return what changes whenever `file` is replaced."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise EarlyStartError(f"{file}: cannot read: {error.strerror}", "run it as root") from error
+    return found.st_ino, found.st_mtime_ns
+
+
+def _of_this_boot(settings: Settings) -> dict[str, Any] | None:
+    for file in (settings.run_status, settings.last_run):
+        try:
+            record = _load(file)
+        except EarlyStartError as error:
+            if isinstance(error.__cause__, PermissionError):
+                raise
+            continue  # what cannot be read now is written anew by the run that is waited for
+        # What lies in /run is of this boot in any case.
+        if record and (file == settings.run_status or record["boot_id"] == uptime.boot_id()):
+            return record
+    return None
+
+
+def _check_that_one_comes(settings: Settings) -> None:
+    """Raise `NoRunError` where the unit's conditions keep it from starting anything."""
+    registered = registration.registered_by(settings)
+    if registered:
+        raise NoRunError(
+            f"this device is registered ({registered}): nothing was run in this boot",
+            "look at 'systemctl status aktualizr-lite' for the apps",
+        )
+    if settings.disabled.exists():
+        raise NoRunError(f"{settings.disabled} keeps runs from starting", "remove the file")
+    command_line = settings.root / "proc/cmdline"
+    with contextlib.suppress(OSError):
+        if KILL_SWITCH in command_line.read_text(errors="replace").split():
+            raise NoRunError(
+                f"{KILL_SWITCH!r} on the kernel's command line keeps runs from starting",
+                "remove it there",
+            )
+
+
+def _is_alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def table(record: Mapping[str, Any], now: Mapping[str, str] | None = None) -> str:
+    """Return a readable table of a record as `load` returns it.
+
+    `now` is what each app is at this moment, where that is known.
+    """
+    rows = [("APP", "STATE", "UP", "SETTLED", "TRIES", "CAUSE", "NOW")]
     for app in record["apps"]:
         rows.append(
             (
@@ -210,28 +193,88 @@ def table(record: Mapping[str, Any]) -> str:
                 _duration(app["settled_seconds"]),
                 str(app["attempts"]),
                 app["cause"] or "-",
+                (now or {}).get(app["name"], "-"),
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = _columns(rows if now is not None else [row[:-1] for row in rows])
     for app in record["apps"]:
         if app["message"]:
-            lines += ["", f"{app['name']}: {app['message']}", f"  Next: {app['hint']}"]
+            lines += ["", f"{app['name']}: {app['message']}"]
+            lines += [f"  Next: {app['hint']}"] if app["hint"] else []
     for each in record["unknown"]:
         nearest = f"; did you mean {each['nearest']!r}?" if each["nearest"] else ""
         lines += ["", f"{each['name']}: no preloaded app has this name{nearest}"]
     if record["message"]:
-        lines += ["", record["message"], f"  Next: {record['hint']}"]
+        lines += ["", record["message"]]
+        lines += [f"  Next: {record['hint']}"] if record["hint"] else []
     lines += [
         "",
-        f"{record['state']}: run of {record['started']}, "
+        f"{record['state']}: run {record['run']} of {record['started'] or 'an unknown time'}, "
         f"engine waited for {_duration(record['engine_wait_seconds'])}, "
         f"whole run {_duration(record['seconds'])}",
     ]
     return "\n".join(map(printable, lines))
+
+
+def list_table(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return a readable table of several runs, a line each."""
+    rows = [("RUN", "STARTED", "STATE", "APPS", "FAILED", "SECONDS")]
+    for record in records:
+        failed = [app["name"] for app in record["apps"] if app["cause"]]
+        failed += [each["name"] for each in record["unknown"]]
+        rows.append(
+            (
+                str(record["run"]),
+                record["started"] or "-",
+                record["state"],
+                str(len(record["apps"]) + len(record["unknown"])),
+                ", ".join(failed) or "-",
+                _duration(record["seconds"]),
+            )
+        )
+    return "\n".join(map(printable, _columns(rows)))
+
+
+def list_json(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what `status --list --json` prints."""
+    return {"schema": SCHEMA, "runs": list(records)}
+
+
+def load_evidence(settings: Settings, app: str | None) -> dict[str, Any]:
+    """Return the evidence of the last run in which something failed, or what is on `app` in it.
+
+    Raises `EarlyStartError` if there is none, or it cannot be read.
+    """
+    try:
+        found = evidence.load(settings, app)
+    except FileNotFoundError:
+        found = None
+    except OSError as error:
+        raise EarlyStartError(
+            f"{settings.evidence}: cannot read: {error.strerror}", "run it as root"
+        ) from error
+    except ValueError as error:
+        raise EarlyStartError(
+            f"{settings.evidence}: not the evidence of a run",
+            "it is written anew when an app fails again",
+        ) from error
+    if found is None:
+        raise EarlyStartError(
+            f"there is no evidence of app {app!r}"
+            if app
+            else "there is no evidence on this device",
+            "it is kept for the apps that failed in the last run in which one did; "
+            "'compose-apps-early-start status' shows the last run",
+        )
+    return found
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
 
 
 def _duration(seconds: float | None) -> str:

@@ -4,13 +4,12 @@ Made of the record of a run and of what systemd knows of the boot. All times are
 kernel's start.
 """
 
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from . import status, units
+from . import status, units, uptime
 from .errors import EarlyStartError
 from .report import printable
 from .settings import Settings
@@ -104,12 +103,12 @@ def read(settings: Settings) -> Timeline:
     record = status.load(settings)
     boot = None
     unknown: str | None = "when units were started: the run was in an earlier boot"
-    if record.get("boot_id") == units.boot_id():
+    if record["boot_id"] == uptime.boot_id():
         try:
             boot, unknown = units.ask(), None
         except EarlyStartError as error:
             unknown = str(error)
-    return make(record, boot, time.clock_gettime(time.CLOCK_BOOTTIME), unknown)
+    return make(record, boot, uptime.now(), unknown)
 
 
 def make(
@@ -119,7 +118,7 @@ def make(
 
     Raises `EarlyStartError` if the record has no times.
     """
-    steps: Sequence[Mapping[str, Any]] = record.get("steps") or ()
+    steps: Sequence[Mapping[str, Any]] = record["steps"]
     if not steps:
         raise EarlyStartError(
             "the record of the run has no times: an older version of the agent made it",

@@ -4,7 +4,6 @@ import os
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from .errors import EarlyStartError
 
@@ -52,11 +51,6 @@ class Link:
     unit: str
     done: float
     seconds: float
-
-
-def boot_id(proc: Path = Path("/proc")) -> str:
-    """Return the id of this boot, as the journal writes it. Source: random(4)."""
-    return (proc / "sys/kernel/random/boot_id").read_text().strip().replace("-", "")
 
 
 def ask() -> Boot:

@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from compose_apps_early_start import preview, report, start, status
+from compose_apps_early_start import preview, record, report, start, status
 from compose_apps_early_start.cause import Cause
 from compose_apps_early_start.report import Kind
 from compose_apps_early_start.settings import ENVIRONMENT_PREFIX, Settings
@@ -262,6 +262,7 @@ def test_the_man_page_has_every_command_and_option(man_page: str) -> None:
     limits = ["--" + each.name.replace("_", "-") for each in fields(Settings)]
     assert missing(man_page, ["start", "plan", "status"]) == []
     assert missing(man_page, [*limits, "--json", "--help", "--version"]) == []
+    assert missing(man_page, ["--wait", "--list", "--run", "--log"]) == []
 
 
 def test_the_man_page_has_every_variable_and_default(man_page: str) -> None:
@@ -279,15 +280,16 @@ def test_the_man_page_explains_every_cause(man_page: str) -> None:
 
 def test_the_man_page_has_every_exit_status(man_page: str) -> None:
     section = man_page.split("\nEXIT STATUS")[1].split("\nEXAMPLES")[0]
-    assert re.findall(r"^ +(\d) ", section, re.MULTILINE) == ["0", "1", "2", "3"]
+    assert re.findall(r"^ +(\d) ", section, re.MULTILINE) == list("012345")
     assert (start.ALL_RUN, start.NOTHING_RUNS, start.DEGRADED) == (0, 1, 3)
+    assert (status.GOES_ON, status.NO_RUN) == (4, 5)
 
 
 def test_the_man_page_has_every_path(man_page: str) -> None:
     settings = Settings()
     paths = [getattr(settings, name) for name, kind in vars(Settings).items() if is_path(kind)]
     flat = [str(each) for some in paths for each in (some if isinstance(some, tuple) else [some])]
-    assert len(flat) == 14
+    assert len(flat) == 19
     section = man_page.split("\nFILES")[1].split("\nEXIT STATUS")[0]
     assert [each for each in flat if each not in section] == []
     assert KILL_SWITCH_FILE in section
@@ -299,4 +301,4 @@ def is_path(kind: object) -> bool:
 
 
 def test_both_kinds_of_json_have_a_schema_version() -> None:
-    assert (preview.SCHEMA, status.SCHEMA) == (1, 1)
+    assert (preview.SCHEMA, record.SCHEMA) == (1, 2)
