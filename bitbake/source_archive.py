@@ -20,6 +20,7 @@ CONTENT = (
     "README.md",
     "pyproject.toml",
     PACKAGE + "/*.py",
+    PACKAGE + "/*.schema.json",
     "docs/compose-apps-early-start.8",
     "systemd/*",
 )

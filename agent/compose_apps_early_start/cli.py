@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         settings = load(vars(options), os.environ)
-        result: int = options.run(settings, options)
+        result: int = options.execute(settings, options)
         sys.stdout.flush()
         return result
     except BrokenPipeError:  # 'status | head' has read what it wanted
@@ -69,13 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("plan", help="show which apps would be started, how and why")
     told = commands.add_parser("status", help="show what the last run did")
     drawn = commands.add_parser("timeline", help="show where the time to the apps went")
-    for command, run in (
+    for command, execute in (
         (begin, _start),
         (show, _plan),
         (told, _status),
         (drawn, _timeline),
     ):
-        command.set_defaults(run=run)
+        command.set_defaults(execute=execute)
         add_root_option(command)
     add_limit_options(begin)
     for command in (show, told):

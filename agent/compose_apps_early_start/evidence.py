@@ -30,8 +30,8 @@ MOST_WORDS = 64 << 10
 MOST_BYTES = 1 << 20
 """Of the whole file."""
 
-MOST_CONTAINERS = 16
-"""Of one app: so many full logs are all that the file has room for."""
+MOST_CONTAINERS = 64
+"""Of all apps together, alike of each: their logs are held in memory."""
 
 SECONDS = 5.0
 """For reading all of it, while registration waits."""
@@ -88,15 +88,17 @@ class Evidence:
 
     def _ask(self, engine: "Engine", folders: Mapping[str, str]) -> None:
         deadline = time.monotonic() + SECONDS
+        most, count = max(1, MOST_CONTAINERS // len(folders)), 0
         with contextlib.suppress(EngineError):  # what was told is kept all the same
             found = engine.states(folders)
             for folder, app in folders.items():
                 own = [each for each in found if each["folder"] == folder]
-                for each in [each for each in own if has_failed(each)] or own:
-                    kept = self._statements[app].containers
-                    if time.monotonic() >= deadline or len(kept) == MOST_CONTAINERS:
+                for each in ([each for each in own if has_failed(each)] or own)[:most]:
+                    if time.monotonic() >= deadline or count == MOST_CONTAINERS:
                         return
-                    kept.append({**each, "log": engine.log(each["id"], MOST_LOG_BYTES, deadline)})
+                    count += 1
+                    log = engine.log(each["id"], MOST_LOG_BYTES, deadline)
+                    self._statements[app].containers.append({**each, "log": log})
 
 
 def has_failed(container: Mapping[str, Any]) -> bool:

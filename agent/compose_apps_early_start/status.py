@@ -12,6 +12,7 @@ from .history import History
 from .record import SCHEMA, RunRecord
 from .report import printable
 from .settings import Settings
+from .start import ALL_RUN, DEGRADED, NOTHING_RUNS
 
 GOES_ON, NO_RUN = 4, NoRunError.exit_status
 """Exit statuses, beside that of the run which is shown."""
@@ -96,10 +97,10 @@ def exit_status(record: Mapping[str, Any]) -> int:
     """Return the exit status that tells of this run: its own, 4 while it goes on."""
     if record["state"] == "running":
         return GOES_ON
-    if record["exit_status"] is not None:
+    if record["exit_status"] in (ALL_RUN, NOTHING_RUNS, DEGRADED):
         return int(record["exit_status"])
     # It was killed: what ran by then was left running.
-    return 3 if any(app["state"] == "running" for app in record["apps"]) else 1
+    return DEGRADED if any(app["state"] == "running" for app in record["apps"]) else NOTHING_RUNS
 
 
 def wait(settings: Settings, seconds: float) -> dict[str, Any]:

@@ -6,7 +6,8 @@ kernel's start.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from typing import Any
 
 from . import status, units, uptime
@@ -226,12 +227,12 @@ def _lanes(
             waiting = Span("waiting", boot.userspace, docker.began)
             lane = _unit_lane(docker)
             yield Lane(lane.name, lane.kind, (waiting, *lane.spans))
-    spans = (
-        Span(AGENT_STATES[each.state], each.begin, each.end)
-        for each in _spans(record["steps"], end)
-        if each.state in AGENT_STATES
-    )
-    yield Lane("compose-apps-early-start", "agent", tuple(spans))
+    steps = [
+        {"state": AGENT_STATES[each["state"]], "uptime": each["uptime"]}
+        for each in record["steps"]
+        if each["state"] in AGENT_STATES
+    ]
+    yield Lane("compose-apps-early-start", "agent", tuple(_spans(steps, end)))
     for app in record["apps"]:
         yield _app_lane(app, end)
     if boot:
@@ -258,8 +259,10 @@ def _app_lane(app: Mapping[str, Any], end: float) -> Lane:
     return Lane(app["name"], "app", tuple(spans), tuple(marks), app["cause"])
 
 
-def _spans(steps: Sequence[Mapping[str, Any]], end: float) -> Iterator[Span]:
-    for step, following in pairwise([*steps, {"uptime": end}]):
+def _spans(steps: Iterable[Mapping[str, Any]], end: float) -> Iterator[Span]:
+    """Return how long each state lasted; one that is entered twice in a row is one."""
+    entered = [next(group) for _state, group in groupby(steps, key=itemgetter("state"))]
+    for step, following in pairwise([*entered, {"uptime": end}]):
         if following["uptime"] > step["uptime"]:
             yield Span(step["state"], step["uptime"], following["uptime"])
 

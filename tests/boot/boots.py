@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import documents
 from virtual_device.firmware import COMPOSE_APPS, Firmware
 from virtual_device.machine import Machine
 
@@ -20,7 +21,7 @@ systemctl show {AGENT} docker aktualizr-lite lmp-device-auto-register network-on
 journalctl --boot --no-pager --output=json; next
 journalctl --boot --no-pager --catalog --unit={AGENT}; next
 cat {LAST_RUN} 2>/dev/null; next
-script --quiet --command '{AGENT} status' /dev/null; next
+{AGENT} status; next
 (cd /run/stand-ins && grep '' *); next
 if systemctl --quiet is-active docker; then
     docker ps --all --quiet | xargs --no-run-if-empty docker inspect; next
@@ -144,7 +145,7 @@ def taken(machine: Machine) -> Boot:
         units=units,
         journal=tuple(map(json.loads, journal.splitlines())),
         explained=explained,
-        record=json.loads(record) if record else {},
+        record=documents.run(record) if record else {},
         table=table,
         stand_ins=_stand_ins(seen),
         containers={each["Name"][1:]: each for each in containers},

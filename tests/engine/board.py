@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import docker
+import documents
 from virtual_device import Device, Process, samples
 
 AGENT = "compose-apps-early-start"
@@ -175,16 +176,24 @@ class Board:
     def record(self) -> dict[str, Any]:
         """What `status --json` shows; {} if no run was recorded."""
         shown = self.device.run([AGENT, "status", "--json"], check=False)
-        if shown.returncode == 1 and "there is no record" in shown.stderr:
+        if shown.returncode == 5:
+            assert "there is no record" in shown.stderr
             return {}
-        assert shown.returncode == 0, shown.stderr
-        return dict(json.loads(shown.stdout))
+        assert shown.returncode in (0, 1, 3, 4), shown.stderr
+        record = documents.run(shown.stdout)
+        if record["exit_status"] is not None:
+            assert shown.returncode == record["exit_status"]
+        return record
+
+    def evidence(self, *app: str) -> dict[str, Any]:
+        """What `status --log --json` shows."""
+        return documents.evidence(self.device.run([AGENT, "status", "--json", "--log", *app]).stdout)
 
     def plan(self, *arguments: str) -> dict[str, Any]:
         """What `plan --json` shows."""
         shown = self.device.run([AGENT, "plan", "--json", *arguments])
         assert shown.stderr == ""
-        return dict(json.loads(shown.stdout))
+        return documents.plan(shown.stdout)
 
     # What a user sees of the engine.
 

@@ -1,7 +1,6 @@
 """`plan` shows what `start` will do, and touches nothing; `--root` puts all under a folder."""
 
-import json
-
+import documents
 import pytest
 from engine.apps import ABSENT, app, worker
 from engine.board import AGENT, QUICK, Board
@@ -85,7 +84,7 @@ def test_root_puts_every_path_under_a_folder(board: Board, before: bool) -> None
     board.shell("echo boutique >/other/var/lmp/default-apps")
     option = ["--root", "/other"]
     argv = [AGENT, *option, "plan", "--json"] if before else [AGENT, "plan", "--json", *option]
-    plan = json.loads(board.device.run(argv).stdout)
+    plan = documents.plan(board.device.run(argv).stdout)
     assert plan["shortlist"] == "/other/var/lmp/default-apps"
     (app_plan,) = plan["apps"]
     assert app_plan["name"] == "boutique"
@@ -102,6 +101,7 @@ def test_a_run_under_another_root_starts_that_roots_apps(board: Board) -> None:
     run = board.device.run([AGENT, "--root", "/other", "start"], env=QUICK)
     assert "1 of 1 apps run" in run.stderr
     assert board.states() == {"debug-tools-shell-1": "running"}
-    status = json.loads(board.device.run([AGENT, "status", "--json", "--root=/other"]).stdout)
+    argv = [AGENT, "status", "--json", "--root=/other"]
+    status = documents.run(board.device.run(argv).stdout)
     assert [each["name"] for each in status["apps"]] == ["debug-tools"]
     assert not board.device.path("/var/lib/compose-apps-early-start/last-run.json").exists()

@@ -4,11 +4,11 @@ OE splits the standard library: a package too few in RDEPENDS is found by no bui
 ModuleNotFoundError at the first boot.
 """
 
-import json
 import re
 import sys
 from pathlib import Path
 
+import documents
 import pytest
 from layer.conftest import NAME, RELEASES
 from layer.device_python import DevicePython, Interpreter, interpreters
@@ -98,15 +98,16 @@ def test_it_starts_an_app(agent: Agent, depends: frozenset[str], release: str, p
     agent.install(release, INTERPRETERS[python], closure(depends))
     status, told = agent.run("plan", "--json")
     assert status == 0, agent.errors.read_text()
-    assert [(each["name"], each["steps"]) for each in json.loads(told)["apps"]] == [
+    assert [(each["name"], each["steps"]) for each in documents.plan(told)["apps"]] == [
         ("shop", [{"action": "up"}])
     ]
     assert agent.run("start")[0] == 3, agent.errors.read_text()
     journal = agent.errors.read_text()
     assert "did you mean 'telemetry'" in journal
     assert [line for line in journal.splitlines() if not line.startswith("MESSAGE=")] == []
-    status, told = agent.run("status")
-    assert [(each["name"], each["state"]) for each in json.loads(told)["apps"]] == [
+    status, told = agent.run("status", "--json")
+    assert status == 3, agent.errors.read_text()
+    assert [(each["name"], each["state"]) for each in documents.run(told)["apps"]] == [
         ("shop", "running")
     ]
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from compose_apps_early_start.preloaded import App, Service
 from compose_apps_early_start.container import Container
+from compose_apps_early_start.preloaded import App, Service
 from compose_apps_early_start.selection import Selection
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.shortlist import UnknownName
@@ -13,8 +13,8 @@ from compose_apps_early_start.store import Store
 
 HASH = "5" * 64
 IMAGE = "hub.example.test/factory/web@sha256:" + "a" * 64
-NOW = 1_800_000_000.0
-"""The time of the epoch at which the tests of pure functions take place."""
+NETWORK = "4c" * 32
+"""The id of the network that the containers here are connected to."""
 
 NO_STORE = Store(Path("/var/sota/reset-apps"))
 """The store of a device that has none."""
@@ -30,8 +30,13 @@ services:
 """A compose file as publishing leaves it."""
 
 
-def service(name: str = "web", image: str = IMAGE, published_hash: str | None = HASH) -> Service:
-    return Service(name, image, published_hash)
+def service(
+    name: str = "web",
+    image: str = IMAGE,
+    published_hash: str | None = HASH,
+    replicas: int = 1,
+) -> Service:
+    return Service(name, image, published_hash, replicas)
 
 
 def app(name: str = "shop", *services: Service, **changes: Any) -> App:
@@ -49,7 +54,6 @@ def container(of: App | None = None, service: str = "web", **changes: Any) -> Co
         project=of.project,
         folder=str(of.folder),
         service=service,
-        one_off=False,
         image=IMAGE,
         published_hash=HASH,
         state="running",
@@ -57,8 +61,10 @@ def container(of: App | None = None, service: str = "web", **changes: Any) -> Co
         health=None,
         restart_policy="always",
         restarts=0,
-        started_at=NOW - 3600,
-        finished_at=None,
+        up_for=3600.0,
+        finished_at="0001-01-01T00:00:00Z",
+        networks=((f"{of.project}_default", NETWORK),),
+        network_mode=f"{of.project}_default",
     )
     return replace(running, **changes)
 

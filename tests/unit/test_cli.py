@@ -1,16 +1,20 @@
 """The command line: exit statuses, what goes to which stream, and in which form."""
 
-import json
+import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
+import documents
 import pytest
 from compose_apps_early_start import __version__
+from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.cli import main
+from compose_apps_early_start.evidence import Evidence
+from compose_apps_early_start.record import AppRecord, Recorder, RunRecord, write
+from compose_apps_early_start.report import Event
 from compose_apps_early_start.settings import Settings
-from compose_apps_early_start.status import AppRecord, RunRecord, write
 from unit.given import IMAGE, preloaded, shortlist
 
 REGISTRATION = ("sql.db", "client.pem", "sota.toml")
@@ -47,7 +51,7 @@ def test_help_has_examples_and_the_exit_statuses(capfd: Streams) -> None:
     for command in ("plan", "status", "status --json"):
         assert f"  compose-apps-early-start {command} " in examples
     assert "systemctl start compose-apps-early-start" in examples
-    assert re.findall(r"\b(\d) [a-z]+", text.split("exit status:")[1]) == ["0", "1", "2", "3"]
+    assert re.findall(r"\b(\d) [a-z]+", text.split("exit status:")[1]) == list("012345")
     for command in ("start", "plan", "status"):
         assert re.search(rf"^    {command} +\w", text, re.MULTILINE)
 
@@ -77,6 +81,10 @@ def test_version(capfd: Streams) -> None:
         pytest.param(["start", "--fast"], "--fast", id="an unknown option"),
         pytest.param(["plan", "--app-seconds", "3"], "--app-seconds", id="a limit of start"),
         pytest.param(["start", "--json"], "--json", id="start prints no JSON"),
+        pytest.param(["status", "--wait=-1"], "--wait: invalid seconds", id="time runs forward"),
+        pytest.param(["status", "--wait=nan"], "--wait: invalid seconds", id="no such time"),
+        pytest.param(["status", "--run", "one"], "--run: invalid int", id="a run has a number"),
+        pytest.param(["status", "--list", "--wait"], "not allowed with", id="one or the other"),
         pytest.param(["--root"], "--root", id="an option without its value"),
         pytest.param(["start", "--app-seconds", "soon"], "--app-seconds: 'soon'", id="no number"),
         pytest.param(["start", "--parallel", "0"], "--parallel: '0'", id="a number too small"),
@@ -169,7 +177,7 @@ def test_root_may_stand_before_and_after_the_command(
 ) -> None:
     preloaded(settings, "shop")
     assert run(*(each.format(settings.root) for each in arguments)) == 0
-    assert [each["name"] for each in json.loads(capfd.readouterr().out)["apps"]] == ["shop"]
+    assert [each["name"] for each in documents.plan(capfd.readouterr().out)["apps"]] == ["shop"]
 
 
 # plan
@@ -185,7 +193,7 @@ def test_plan_of_a_device_folder_without_an_engine(capfd: Streams, settings: Set
     assert run("plan", "--json", "--root", settings.root) == 0
     out, err = capfd.readouterr()
     assert err == ""
-    found = json.loads(out)
+    found = documents.plan(out)
     (unchecked,) = found.pop("unchecked")
     assert unchecked.startswith(
         f"images and containers: dockerd did not answer on {settings.docker_socket} within "
@@ -248,37 +256,52 @@ def test_plan_with_an_unreadable_shortlist_is_exit_1(capfd: Streams, settings: S
 # status
 
 
-@pytest.fixture
-def last_run(settings: Settings) -> RunRecord:
-    record = RunRecord(state="ok", exit_status=0, apps=[AppRecord("shop", "running")])
-    write(record, settings.last_run)
+def recorded(settings: Settings, **changes: Any) -> RunRecord:
+    """Have such a run on record as the last one."""
+    record = RunRecord(**{"state": "ok", "exit_status": 0, "run": 7, **changes})
+    record.apps = [AppRecord("shop", "running" if record.state == "ok" else "failed")]
+    goes_on = record.state == "running"
+    write(record.to_json(), settings.run_status if goes_on else settings.last_run)
     return record
 
 
-def test_status_is_json_where_nobody_looks(
-    capfd: Streams, settings: Settings, last_run: RunRecord
+@pytest.mark.parametrize("terminal", [True, False])
+def test_status_is_a_table_everywhere_unless_json_is_asked_for(
+    capsys: Streams, settings: Settings, monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
-    assert run("status", "--root", settings.root) == 0
-    assert json.loads(capfd.readouterr().out) == last_run.to_json()
-
-
-def test_status_is_a_table_on_a_terminal_unless_json_is_asked_for(
-    capsys: Streams, settings: Settings, last_run: RunRecord, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    record = recorded(settings)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     assert run("status", "--root", settings.root) == 0
     assert capsys.readouterr().out.startswith("APP   STATE    UP")
     assert run("status", "--json", "--root", settings.root) == 0
-    assert json.loads(capsys.readouterr().out) == last_run.to_json()
+    assert documents.run(capsys.readouterr().out) == record.to_json()
 
 
-def test_status_of_a_run_that_failed_is_exit_0_all_the_same(settings: Settings) -> None:
-    write(RunRecord(state="failed", exit_status=1), settings.last_run)
-    assert run("status", "--root", settings.root) == 0
+@pytest.mark.parametrize(
+    ("changes", "exit_status"),
+    [
+        ({"state": "ok", "exit_status": 0}, 0),
+        ({"state": "failed", "exit_status": 1}, 1),
+        ({"state": "degraded", "exit_status": 3}, 3),
+        ({"state": "running", "exit_status": None, "pid": os.getpid()}, 4),
+        ({"state": "running", "exit_status": None, "pid": 2**22 + 1}, 1),  # it was killed
+    ],
+)
+@pytest.mark.parametrize("arguments", [[], ["--json"], ["--run", "7"], ["--wait=0"]])
+def test_the_exit_status_of_status_is_that_of_the_run(
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    exit_status: int,
+    arguments: list[str],
+) -> None:
+    monkeypatch.setenv("BOOT_ID", "b" * 32)
+    recorded(settings, boot_id="b" * 32, **changes)
+    assert run("status", *arguments, "--root", settings.root) == exit_status
 
 
-def test_status_without_a_record_is_exit_1(capfd: Streams, settings: Settings) -> None:
-    assert run("status", "--root", settings.root) == 1
+def test_status_without_a_record_is_exit_5(capfd: Streams, settings: Settings) -> None:
+    assert run("status", "--root", settings.root) == 5
     out, err = capfd.readouterr()
     assert out == ""
     assert err.startswith(
@@ -291,3 +314,57 @@ def test_status_with_a_broken_record_is_exit_1(capfd: Streams, settings: Setting
     settings.last_run.write_text("{")
     assert run("status", "--root", settings.root) == 1
     assert f"{settings.last_run}: not a record of a run" in capfd.readouterr().err
+
+
+def test_the_runs_are_listed_and_shown_by_their_number(capfd: Streams, settings: Settings) -> None:
+    for number in (1, 2, 3):
+        recorder = Recorder(settings, pytest.fail)
+        recorder.begin([AppRecord("shop")], [])
+        state, exit_status = ("ok", 0) if number == 2 else ("failed", 1)
+        recorder.end(state, exit_status)
+    assert run("status", "--list", "--root", settings.root) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["RUN", "1", "2", "3"]
+    assert run("status", "--list", "--json", "--root", settings.root) == 0
+    found = documents.runs(capfd.readouterr().out)
+    assert [(each["run"], each["state"]) for each in found] == [
+        (1, "failed"),
+        (2, "ok"),
+        (3, "failed"),
+    ]
+    assert run("status", "--run", "2", "--json", "--root", settings.root) == 0
+    assert documents.run(capfd.readouterr().out) == found[1]
+    assert run("status", "--run", "1", "--root", settings.root) == 1
+    assert "run 1 of " in capfd.readouterr().out
+    assert run("status", "--run", "9", "--root", settings.root) == 5
+    assert "there is no record of run 9. Next: " in capfd.readouterr().err
+
+
+def test_status_shows_the_evidence(capfd: Streams, settings: Settings) -> None:
+    assert run("status", "--log", "--root", settings.root) == 1
+    assert "there is no evidence on this device. Next: " in capfd.readouterr().err
+    evidence = Evidence(settings)
+    for name in ("shop", "db"):
+        failure = Failure(Cause.PORT_TAKEN, "port 80", details=f"{name} said:\x1b[2J\nmuch")
+        evidence(Event.failed(name, failure))
+    evidence.keep(RunRecord(run=7, started="2026-11-23T08:00:00+00:00"))
+    assert run("status", "--log", "db", "--root", settings.root) == 0
+    assert capfd.readouterr().out.splitlines() == [
+        "Run 7 of 2026-11-23T08:00:00+00:00",
+        "",
+        "db: port-taken: port 80",
+        "",
+        "--- db: all that was said",
+        "db said:\\x1b[2J",
+        "much",
+    ]
+    assert run("status", "--log", "--json", "--root", settings.root) == 0
+    assert [each["name"] for each in documents.evidence(capfd.readouterr().out)["apps"]] == [
+        "shop",
+        "db",
+    ]
+    assert run("status", "--log", "other", "--root", settings.root) == 1
+    assert "there is no evidence of app 'other'. Next: " in capfd.readouterr().err
+    settings.evidence.write_text('{"schema": 1, "apps": [{"name": "db"}]}')
+    assert run("status", "--log", "--root", settings.root) == 1
+    assert f"{settings.evidence}: not the evidence of a run" in capfd.readouterr().err

@@ -260,7 +260,7 @@ def missing(page: str, wanted: list[str]) -> list[str]:
 
 def test_the_man_page_has_every_command_and_option(man_page: str) -> None:
     limits = ["--" + each.name.replace("_", "-") for each in fields(Settings)]
-    assert missing(man_page, ["start", "plan", "status"]) == []
+    assert missing(man_page, ["start", "plan", "status", "timeline"]) == []
     assert missing(man_page, [*limits, "--json", "--help", "--version"]) == []
     assert missing(man_page, ["--wait", "--list", "--run", "--log"]) == []
 

@@ -6,57 +6,20 @@ import os
 from pathlib import Path
 from typing import Any
 
+import documents
 import pytest
 from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.errors import EarlyStartError
+from compose_apps_early_start.record import AppRecord, Recorder, RunRecord, write
 from compose_apps_early_start.report import Event, Kind
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.shortlist import UnknownName
-from compose_apps_early_start.status import Recorder, RunRecord, load, table, write
+from compose_apps_early_start.status import load, table
 from pytest_mock import MockerFixture
-
-RUN_KEYS = {
-    "schema": int,
-    "state": str,
-    "exit_status": int | None,
-    "message": str | None,
-    "hint": str | None,
-    "started": str,
-    "pid": int,
-    "engine_wait_seconds": float | None,
-    "seconds": float | None,
-    "apps": list,
-    "unknown": list,
-}
-APP_KEYS = {
-    "name": str,
-    "state": str,
-    "cause": str | None,
-    "message": str | None,
-    "hint": str | None,
-    "attempts": int,
-    "up_seconds": float | None,
-    "settled_seconds": float | None,
-}
-UNKNOWN_KEYS = {"name": str, "nearest": str | None}
-
-
-def conforms(found: dict[str, Any], keys: dict[str, Any]) -> None:
-    """Fail unless `found` has exactly these `keys`, each of its type."""
-    assert found.keys() == keys.keys()
-    for key, kind in keys.items():
-        assert isinstance(found[key], kind), f"{key}: {found[key]!r}"
 
 
 def check_schema(record: dict[str, Any]) -> None:
-    conforms(record, RUN_KEYS)
-    assert record["schema"] == 1
-    assert record["state"] in {"running", "ok", "degraded", "failed", "interrupted"}
-    for app in record["apps"]:
-        conforms(app, APP_KEYS)
-        assert app["state"] in {"waiting", "starting", "settling", "retrying", "running", "failed"}
-    for unknown in record["unknown"]:
-        conforms(unknown, UNKNOWN_KEYS)
+    documents.run(json.dumps(record))
 
 
 def silent(text: str) -> None:
@@ -65,7 +28,7 @@ def silent(text: str) -> None:
 
 def recorder(settings: Settings, *apps: str) -> Recorder:
     made = Recorder(settings, silent)
-    made.begin(apps, [UnknownName("shpo", "shop"), UnknownName("x", None)])
+    made.begin(map(AppRecord, apps), [UnknownName("shpo", "shop"), UnknownName("x", None)])
     return made
 
 
@@ -77,6 +40,7 @@ STORY = (
     Event(Kind.STARTING, "coming up", app="db"),
     Event(Kind.UP, "up, settling", app="shop", seconds=1.0),
     Event(Kind.NOTE, "worth knowing", app="shop", hint="know it"),
+    Event(Kind.PENDING, "db is starting", app="shop"),
     Event(Kind.UP, "up, settling", app="db", seconds=1.5),
     Event(Kind.RETRYING, "trying again", app="db", cause="exited"),
     Event(Kind.RUNNING, "runs", app="shop", seconds=3.0),
@@ -108,38 +72,16 @@ def test_how_a_run_is_recorded(settings: Settings) -> None:
     assert found["state"] == "running"
     assert found["exit_status"] is None
     assert found["engine_wait_seconds"] == 3.0
-    assert found["apps"] == [
-        {
-            "name": "shop",
-            "state": "running",
-            "cause": None,
-            "message": None,
-            "hint": None,
-            "attempts": 1,
-            "up_seconds": 1.0,
-            "settled_seconds": 3.0,
-        },
-        {
-            "name": "db",
-            "state": "failed",
-            "cause": "exited",
-            "message": "container 'db-1' ended with exit status 1",
-            "hint": "look at its log with 'docker compose logs'",
-            "attempts": 2,
-            "up_seconds": 1.5,
-            "settled_seconds": 9.0,
-        },
-        {
-            "name": "later",
-            "state": "waiting",
-            "cause": None,
-            "message": None,
-            "hint": None,
-            "attempts": 0,
-            "up_seconds": None,
-            "settled_seconds": None,
-        },
-    ]
+    shop, db, later = found["apps"]
+    assert [each["name"] for each in found["apps"]] == ["shop", "db", "later"]
+    assert [each["state"] for each in found["apps"]] == ["running", "failed", "waiting"]
+    assert [each["attempts"] for each in found["apps"]] == [1, 2, 0]
+    assert [each["up_seconds"] for each in found["apps"]] == [1.0, 1.5, None]
+    assert [each["settled_seconds"] for each in found["apps"]] == [3.0, 9.0, None]
+    assert (db["cause"], db["message"]) == ("exited", "container 'db-1' ended with exit status 1")
+    assert db["hint"] == "look at its log with 'docker compose logs'"
+    for each in (shop, later):
+        assert (each["cause"], each["message"], each["hint"]) == (None, None, None)
     assert found["unknown"] == [
         {"name": "shpo", "nearest": "shop"},
         {"name": "x", "nearest": None},
@@ -153,6 +95,51 @@ def test_an_app_that_runs_at_last_has_no_cause_left(settings: Settings) -> None:
     record(Event(Kind.RUNNING, "runs", app="db", seconds=2.0))
     assert load(settings)["apps"][0]["cause"] is None
     assert load(settings)["apps"][0]["state"] == "running"
+
+
+def test_what_an_app_waits_for_is_recorded_until_it_runs(settings: Settings) -> None:
+    record = recorder(settings, "shop")
+    record(Event(Kind.UP, "up, settling", app="shop", seconds=1.0))
+    record(Event(Kind.PENDING, "web restarted 5 times, db is starting", app="shop"))
+    (shop,) = load(settings)["apps"]
+    assert (shop["state"], shop["message"]) == ("settling", "web restarted 5 times, db is starting")
+    assert (shop["cause"], shop["hint"]) == (None, None)
+    record(Event(Kind.RUNNING, "runs", app="shop", seconds=2.0))
+    (shop,) = load(settings)["apps"]
+    assert (shop["state"], shop["message"]) == ("running", None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"),
+    [
+        (Kind.RESTORING, "restoring"),
+        (Kind.RESTORED, "waiting"),
+        (Kind.LOADING, "loading"),
+        (Kind.LOADED, "waiting"),
+        (Kind.STARTING, "starting"),
+        (Kind.UP, "settling"),
+        (Kind.PENDING, "settling"),
+        (Kind.RETRYING, "retrying"),
+        (Kind.RUNNING, "running"),
+        (Kind.FAILED, "failed"),
+        # They tell what was done, not how far the app is.
+        *((kind, "waiting") for kind in (Kind.NOTE, Kind.HEALED, Kind.REPLACED)),
+    ],
+)
+def test_which_event_brings_an_app_into_which_state(
+    settings: Settings, kind: Kind, state: str
+) -> None:
+    record = recorder(settings, "shop")
+    record(Event(kind, "something", app="shop"))
+    assert record.record.app("shop").state == state
+
+
+def test_an_app_that_waits_for_something_is_shown_with_it(settings: Settings) -> None:
+    record = recorder(settings, "shop")
+    record(Event(Kind.PENDING, "db is starting", app="shop"))
+    lines = table(record.record.to_json()).split("\n")
+    assert "shop: db is starting" in lines
+    assert not [line for line in lines if "None" in line]
 
 
 def test_why_a_run_could_not_begin_is_recorded(settings: Settings) -> None:
@@ -189,15 +176,14 @@ def test_the_file_is_the_old_one_whole_or_the_new_one_whole(
     tmp_path: Path, mocker: MockerFixture, cut: str
 ) -> None:
     file = tmp_path / "deep/status.json"
-    old = RunRecord(state="ok")
-    write(old, file)
+    write(RunRecord(state="ok").to_json(), file)
     before = file.read_bytes()
     mocker.patch(cut, side_effect=BROKEN)
     with pytest.raises(OSError, match="No space left"):
-        write(RunRecord(state="failed"), file)
+        write(RunRecord(state="failed").to_json(), file)
     mocker.stopall()
     assert file.read_bytes() == before
-    write(RunRecord(state="failed"), file)
+    write(RunRecord(state="failed").to_json(), file)
     assert read(file)["state"] == "failed"
     assert list(file.parent.iterdir()) == [file]
 
@@ -217,7 +203,7 @@ def test_the_data_is_on_the_disk_before_the_name_is(tmp_path: Path, mocker: Mock
 
     mocker.patch("os.fsync", sync)
     mocker.patch.object(Path, "replace", rename)
-    write(RunRecord(), tmp_path / "status.json")
+    write(RunRecord().to_json(), tmp_path / "status.json")
     assert order == ["fsync", "rename"]
 
 
@@ -226,7 +212,7 @@ def test_a_disk_that_takes_no_status_is_told_once_and_the_run_goes_on(
 ) -> None:
     warnings: list[str] = []
     record = Recorder(settings, warnings.append)
-    record.begin(["shop"], [])
+    record.begin([AppRecord("shop")], [])
     mocker.patch("os.fsync", side_effect=BROKEN)
     record(Event(Kind.STARTING, "coming up", app="shop"))
     record(Event(Kind.RUNNING, "runs", app="shop", seconds=1.0))
@@ -254,26 +240,28 @@ def test_where_only_the_disk_is_full_run_still_tells_how_it_ended(
 
 
 def test_the_run_that_goes_on_comes_before_the_last_one(settings: Settings) -> None:
-    write(RunRecord(state="failed", exit_status=1), settings.last_run)
-    write(RunRecord(state="running"), settings.run_status)
+    write(RunRecord(state="failed", exit_status=1).to_json(), settings.last_run)
+    write(RunRecord(state="running", pid=os.getpid()).to_json(), settings.run_status)
     assert load(settings)["state"] == "running"
     settings.run_status.unlink()
     assert load(settings)["state"] == "failed"
 
 
 def test_a_run_whose_process_is_gone_was_interrupted(settings: Settings) -> None:
-    write(RunRecord(state="running", pid=2**22 + 1), settings.run_status)  # beyond the largest
+    write(
+        RunRecord(state="running", pid=2**22 + 1).to_json(), settings.run_status
+    )  # beyond the largest
     found = load(settings)
     check_schema(found)
     assert found["state"] == "interrupted"
     assert found["message"] == "the run was killed before it ended"
-    assert found["hint"] == "run 'systemctl start compose-apps-early-start' again"
+    assert found["hint"] == "run 'systemctl restart compose-apps-early-start'"
 
 
 def test_a_run_that_ended_is_not_interrupted_for_its_process_being_gone(
     settings: Settings,
 ) -> None:
-    write(RunRecord(state="ok", exit_status=0, pid=2**22 + 1), settings.last_run)
+    write(RunRecord(state="ok", exit_status=0, pid=2**22 + 1).to_json(), settings.last_run)
     assert load(settings)["state"] == "ok"
 
 
@@ -290,9 +278,17 @@ NEW_ONE = "run 'compose-apps-early-start start' to have a new one written"
         pytest.param(b"[]", "not a record of a run", id="a list"),
         pytest.param(b"null", "not a record of a run", id="null"),
         pytest.param(b"{}", "not a record of a run", id="no schema"),
-        pytest.param(b'{"schema": 1}', "not a record of a run", id="nothing but the schema"),
-        pytest.param(b'{"schema": 2}', "schema 2, this version knows 1", id="a later schema"),
-        pytest.param(b'{"schema": "1"}', "schema 1, this version knows 1", id="schema as text"),
+        pytest.param(b'{"schema": 2}', "not a record of a run", id="nothing but the schema"),
+        pytest.param(
+            b'{"schema": 3, "state": "ok"}',
+            "schema 3, this version knows 1 to 2",
+            id="a later schema",
+        ),
+        pytest.param(
+            b'{"schema": "1", "state": "ok"}',
+            "schema 1, this version knows 1 to 2",
+            id="schema as text",
+        ),
     ],
 )
 @pytest.mark.parametrize("name", ["run_status", "last_run"])
@@ -315,7 +311,7 @@ def test_no_record_at_all(settings: Settings) -> None:
 
 def test_a_record_that_must_not_be_read(settings: Settings, mocker: MockerFixture) -> None:
     denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    mocker.patch.object(Path, "read_bytes", side_effect=denied)
+    mocker.patch("compose_apps_early_start.plainfile.opened", side_effect=denied)
     with pytest.raises(EarlyStartError) as raised:
         load(settings)
     assert str(raised.value) == f"{settings.run_status}: cannot read: Permission denied"
@@ -348,7 +344,7 @@ def test_the_table_of_a_run(settings: Settings) -> None:
         "",
         "x: no preloaded app has this name",
         "",
-        "degraded: run of 2026-11-23T08:00:00+00:00, engine waited for 3.0 s, whole run 10.0 s",
+        "degraded: run 1 of 2026-11-23T08:00:00+00:00, engine waited for 3.0 s, whole run 10.0 s",
     ]
 
 
@@ -361,13 +357,13 @@ def test_the_table_of_a_run_that_could_not_begin(settings: Settings) -> None:
         "it is a folder",
         "  Next: make it a file",
         "",
-        "failed: run of 2026-11-23T08:00:00+00:00, engine waited for -, whole run -",
+        "failed: run 1 of 2026-11-23T08:00:00+00:00, engine waited for -, whole run -",
     ]
 
 
 def test_no_name_in_the_table_steers_the_terminal(settings: Settings) -> None:
     record = Recorder(settings, silent)
-    record.begin(["a\nb\x1b[2J\udce9"], [UnknownName("c\x1b", None)])
+    record.begin([AppRecord("a\nb\x1b[2J\udce9")], [UnknownName("c\x1b", None)])
     text = table(record.record.to_json())
     assert text.replace("\n", "").isprintable()
     assert "a\\nb\\x1b[2J\\udce9  waiting" in text

@@ -22,10 +22,7 @@ def demo(deb: Path) -> int:
         # docker.socket is up, docker.service starts, and so does the agent, all at once.
         device.start_dockerd(wait=False)
         status = _show(device, [AGENT, "start"])
-        # Through script(1), for the table is shown on terminals only.
-        _show(
-            device, ["script", "--quiet", "--return", "--command", f"{AGENT} status", "/dev/null"]
-        )
+        _show(device, [AGENT, "status"])
         _show(device, ["docker", "ps"])
         _show(device, [AGENT, "status", "--json"])
     return status

@@ -1,0 +1,60 @@
+"""The JSON that the agent prints: whatever a test sees of it conforms to the schema that ships."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+SCHEMAS = Path(__file__).parents[1] / "agent/compose_apps_early_start"
+
+
+def run(text: str) -> dict[str, Any]:
+    """Read what `status --json` printed."""
+    return _conforming(json.loads(text), "status", "run")
+
+
+def runs(text: str) -> list[dict[str, Any]]:
+    """Read what `status --list --json` printed."""
+    return list(_conforming(json.loads(text), "status", "runs")["runs"])
+
+
+def evidence(text: str) -> dict[str, Any]:
+    """Read what `status --log --json` printed."""
+    return _conforming(json.loads(text), "status", "evidence")
+
+
+def plan(text: str) -> dict[str, Any]:
+    """Read what `plan --json` printed."""
+    return _conforming(json.loads(text), "plan")
+
+
+def schema(name: str) -> dict[str, Any]:
+    """The schema that ships."""
+    return dict(json.loads((SCHEMAS / f"{name}.schema.json").read_text()))
+
+
+def _conforming(document: Any, name: str, part: str | None = None) -> dict[str, Any]:
+    _validator(name, part).validate(document)
+    return dict(document)
+
+
+@cache
+def _validator(name: str, part: str | None) -> Draft202012Validator:
+    whole = _strict(schema(name))
+    if part:
+        whole = {**whole["$defs"][part], "$defs": whole["$defs"]}
+    return Draft202012Validator(whole)
+
+
+def _strict(node: Any) -> Any:
+    """Forbid what a program that reads the JSON must put up with: keys that nobody described."""
+    if isinstance(node, list):
+        return [_strict(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    made = {key: _strict(each) for key, each in node.items()}
+    if node.get("type") == "object" and "properties" in node:
+        made["additionalProperties"] = False
+    return made
