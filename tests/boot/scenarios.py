@@ -205,7 +205,7 @@ def by_hand(firmware: Firmware) -> ByHand:
 class Flashed:
     """One boot of a freshly flashed device.
 
-    ``held``: what was seen while it was going on. ``timeline``: what `timeline --json` prints, where
+    ``held``: what was seen while it was going on. ``timeline``: what `timeline --json` prints, if
     that was asked for.
     """
 
