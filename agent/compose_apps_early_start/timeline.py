@@ -194,10 +194,12 @@ def _phases(
     if gate == DOCKER:
         up = docker.done if docker and docker.done else ready
         cuts.append(("dockerd", end if up is None else up))
-    if ready is None:
-        cuts.append(("agent", end))
-    else:
-        cuts += [("agent", ready), ("apps", end)]
+    asked = _first(steps, "waiting") is not None
+    # Where dockerd's unit tells nothing, the agent's wait for it does.
+    cuts.append(
+        ("dockerd" if asked and docker is None else "agent", end if ready is None else ready)
+    )
+    cuts.append(("apps", end))
     return tuple(_contiguous(cuts, end))
 
 

@@ -216,7 +216,7 @@ def test_a_run_by_hand_was_not_held_back_by_what_its_unit_waited_for_at_boot() -
 
 def test_a_dockerd_that_was_restarted_since_is_not_taken_for_that_of_the_run() -> None:
     shown = shown_by(run(app()), boot(unit("docker.service", 300.0, 301.0)))
-    assert names(shown) == ["kernel", "system", "agent", "apps"]
+    assert names(shown) == ["kernel", "system", "dockerd", "apps"]
     assert "docker.service" not in [lane.name for lane in shown.lanes]
 
 
@@ -232,6 +232,12 @@ def test_a_dockerd_that_never_was_ready_takes_the_rest() -> None:
     held = boot(unit("docker.service", 8.0, None))
     shown = shown_by(run(app(steps=steps(waiting=16.4, failed=139.9)), of_run=times), held)
     assert shown.phases[-1] == Phase("dockerd", 8.0, 140.0)
+
+
+def test_a_dockerd_that_systemd_did_not_start_takes_the_rest() -> None:
+    times = steps(started=13.0, loaded=16.0, waiting=16.5, ended=140.0)
+    shown = shown_by(run(app(steps=steps(waiting=16.4, failed=139.9)), of_run=times), boot())
+    assert names(shown) == ["kernel", "system", "dockerd"]
 
 
 @pytest.mark.parametrize(
