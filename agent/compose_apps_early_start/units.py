@@ -118,7 +118,8 @@ def held_back(boot: Boot, name: str) -> tuple[Link, ...]:
     """Return what unit `name` waited for before its start began, first to last.
 
     Of the units that it is ordered after, the last one that was done let it go on; that one waited
-    in turn. Their seconds add up to the time from systemd's own start to the end of the last one.
+    in turn. The first is "systemd", which loads its units. The seconds add up to the time from
+    systemd's own start to the end of the last one.
     """
     chain: list[Unit] = []
     unit = boot.units.get(name)
@@ -133,6 +134,9 @@ def held_back(boot: Boot, name: str) -> tuple[Link, ...]:
         )
     links: list[Link] = []
     since = boot.userspace
+    if chain[1:] and chain[-1].began > since:
+        links.append(Link("systemd", chain[-1].began, chain[-1].began - since))
+        since = chain[-1].began
     for each in reversed(chain[1:]):
         done = max(each.done or 0.0, since)
         links.append(Link(each.name, done, done - since))
