@@ -200,7 +200,14 @@ def test_where_dockerd_was_up_before_the_agent_the_agents_unit_is_what_was_waite
     )
     shown = shown_by(run(app()), boot(*units))
     assert shown.gate == "compose-apps-early-start.service"
-    assert names(shown) == ["kernel", "resize-helper.service", "system", "agent", "apps"]
+    assert names(shown) == [
+        "kernel",
+        "system",
+        "resize-helper.service",
+        "system",
+        "agent",
+        "apps",
+    ]
 
 
 def test_a_run_by_hand_was_not_held_back_by_what_its_unit_waited_for_at_boot() -> None:
