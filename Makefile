@@ -6,7 +6,7 @@ VENV := .cache/venv
 INSTALL := packaging/device/install-host-packages
 RECIPE := bitbake/meta-subscriber-overrides/recipes-support/compose-apps-early-start
 
-.PHONY: help demo shell boot timeline test test-unit test-boot test-powercut test-suites bench bench-boot deb layer \
+.PHONY: help demo shell boot timeline test test-unit test-boot test-powercut test-suites fuzz bench bench-boot deb layer \
 	layer-check clean device-packages boot-packages test-packages
 # Nothing here is worth running side by side, and only one may use apt at a time.
 .NOTPARALLEL:
@@ -39,6 +39,10 @@ test-unit: $(VENV)/made ## the quick tests, ruff and mypy among them
 test-boot: device-packages boot-packages $(VENV)/made ## whole boots of an emulated machine
 	$(VENV)/bin/python -m pytest tests/boot
 
+fuzz: $(VENV)/made ## fuzzing of the agent for a minute in all (SECONDS=600; ONLY=, SEED= and BLOB= replay)
+	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_SEED=$(SEED) FUZZ_BLOB='$(BLOB)' $(VENV)/bin/python -m pytest \
+		tests/fuzz --timeout $$(($(or $(SECONDS),60) + 240)) $(if $(ONLY),-k "$(ONLY)")
+
 test-powercut: device-packages boot-packages $(VENV)/made ## many power cuts at the first boot (N=100)
 	POWER_CUTS=$(or $(N),20) $(VENV)/bin/python -m pytest tests/boot/test_power_cut.py
 
@@ -51,13 +55,16 @@ bench: device-packages $(VENV)/made ## the benchmarks
 		$(VENV)/bin/python tests/bench/bench_restore.py
 	PYTHONPATH=agent:packaging/device:packaging/preload:tests \
 		$(VENV)/bin/python tests/bench/bench_preload.py
+	PYTHONPATH=agent:packaging/device:packaging/preload:tests \
+		$(VENV)/bin/python tests/bench/bench_registry.py
 
 bench-boot: device-packages boot-packages $(VENV)/made ## the benchmark of whole boots
 	PYTHONPATH=$(CURDIR)/packaging/device $(VENV)/bin/python tests/bench/bench_boot.py
 
-deb: ## the agent's Debian packages
+deb: ## the Debian packages: the agent's, its optional help, the host tool's
 	@packaging/debian/build build
 	@packaging/debian/build build offline-docker
+	@packaging/debian/build build preload
 
 layer: ## puts the Yocto recipe into a factory's layer (DEST=); without DEST, makes its source archive
 ifeq ($(origin DEST),undefined)
@@ -86,12 +93,13 @@ boot-packages:
 # writes it to a disk, and pigz, which a benchmark compares with.
 test-packages:
 	@$(INSTALL) python3 python3-venv python3-dev gcc libsystemd-dev pkg-config systemd mandoc \
-		busybox git skopeo e2fsprogs fdisk bmap-tools pigz
+		busybox git skopeo e2fsprogs fdisk bmap-tools pigz sudo xz-utils zstd
 
 # The dependencies only: the tests find the agent in the tree. The libraries of both LmP releases
-# lie beside them, each release's in a folder of its name, for the tests of the layer.
+# lie beside them, each release's in a folder of its name, for the tests of the layer; so does what
+# the documented installation of the host tool gets from PyPI, for a test that has no network.
 RELEASES := $(wildcard tests/layer/*.libraries)
-$(VENV)/made: pyproject.toml $(RELEASES) | test-packages
+$(VENV)/made: pyproject.toml packaging/preload/pyproject.toml $(RELEASES) | test-packages
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
 		"%s is Python %d.%d, this needs 3.11 or later" % (sys.executable, *sys.version_info[:2]))'
 	$(PYTHON) -m venv --clear $(VENV)
@@ -99,6 +107,9 @@ $(VENV)/made: pyproject.toml $(RELEASES) | test-packages
 		print(*p["dependencies"], *p["optional-dependencies"]["test"], sep="\n")' >$(VENV)/requirements.txt
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --use-pep517 \
 		-r $(VENV)/requirements.txt
+	$(VENV)/bin/pip download --quiet --disable-pip-version-check --dest $(VENV)/wheels \
+		"setuptools>=65" $$($(VENV)/bin/python -c 'import tomllib; \
+		print(*tomllib.load(open("packaging/preload/pyproject.toml", "rb"))["project"]["dependencies"])')
 	for release in $(basename $(notdir $(RELEASES))); do \
 		$(VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps \
 			--target $(VENV)/$$release -r tests/layer/$$release.libraries || exit; done

@@ -14,12 +14,13 @@ import shutil
 import stat
 import tarfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from . import plainfile
+from .progress import Meter
 from .store import BlobMissingError, Manifest, Store, StoreError, Version
 
 MOST_BYTES = 256 << 20
@@ -47,6 +48,14 @@ def index(store: Store, version: Version, manifest: Manifest) -> Mapping[str, st
     An app published long ago has no index, and an old store may lack it: then the bundle itself
     tells, which the manifest verifies.
     """
+    hashes = _index(store, version, manifest)
+    for name in hashes:
+        if _leads_out(name):
+            raise StoreError(f"{_what(version)}: {name!r} leads out of the app's folder")
+    return hashes
+
+
+def _index(store: Store, version: Version, manifest: Manifest) -> Mapping[str, str]:
     if manifest.index:
         with contextlib.suppress(BlobMissingError):
             return store.index(version, manifest.index)
@@ -76,14 +85,19 @@ def differences(folder: Path, hashes: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def restore(
-    store: Store, version: Version, hashes: Mapping[str, str], folder: Path, staging: Path
+    store: Store,
+    version: Version,
+    hashes: Mapping[str, str],
+    folder: Path,
+    staging: Path,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> tuple[str, ...]:
     """Put back what is damaged or missing in `folder`; return which files of `hashes` that was.
 
     `staging` is a scratch folder on the same file system; what a killed run left there is removed.
-    Raises `StoreError`, or `SpaceError`, or OSError. A folder that is missing is still missing
-    then, unless its place is on another file system; in one that is there each file is the old or
-    the new one.
+    `tell` hears now and then how far it is. Raises `StoreError`, or `SpaceError`, or OSError. A
+    folder that is missing is still missing then, unless its place is on another file system; in one
+    that is there each file is the old or the new one.
     """
     if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
         # It is somebody's, and would be lost.
@@ -97,7 +111,7 @@ def restore(
         try:
             new = staging / "new"
             intact = hashes.keys() - set(damaged)
-            _unpack(store, version, manifest, new, intact)
+            _unpack(store, version, manifest, new, intact, tell)
             other = differences(new, {name: hashes[name] for name in damaged})
             if other:
                 raise StoreError(f"{_what(version)}: {other[0]} is not in it as its index says")
@@ -220,7 +234,12 @@ def _is(file: Path, sha256: str) -> bool:
 
 
 def _unpack(
-    store: Store, version: Version, manifest: Manifest, new: Path, intact: Collection[str]
+    store: Store,
+    version: Version,
+    manifest: Manifest,
+    new: Path,
+    intact: Collection[str],
+    tell: Callable[[str], None],
 ) -> None:
     """Make the folder `new` of the bundle; of the files in `intact` only the names."""
     with _opened(store, version, manifest) as bundle:
@@ -230,10 +249,17 @@ def _unpack(
         ]
     _check_space(needed, new.parent)
     _make_folder(new)
+    meter = Meter(sum(needed), tell)
     with _opened(store, version, manifest) as bundle:
-        for member in bundle.members():
+        for member, size in zip(bundle.members(), needed, strict=True):
             _extract(bundle, member, new, intact)
+            meter.add(size)
     _check_links(new, _what(version))
+
+
+def _leads_out(name: str) -> bool:
+    path = PurePosixPath(name)
+    return path.is_absolute() or ".." in path.parts or "\0" in name
 
 
 def _check_space(sizes: list[int], folder: Path) -> None:
@@ -262,7 +288,7 @@ def _extract(bundle: _Bundle, member: tarfile.TarInfo, new: Path, intact: Collec
     """
     what = bundle.what
     name = PurePosixPath(member.name)
-    if name.is_absolute() or ".." in name.parts or "\0" in member.name + member.linkname:
+    if _leads_out(member.name) or "\0" in member.linkname:
         raise StoreError(f"{what}: {member.name!r} leads out of the app's folder")
     target = new / name
     for parent in reversed([*name.parents][:-1]):

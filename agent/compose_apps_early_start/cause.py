@@ -19,12 +19,17 @@ class Cause(Enum):
     # What the files say, before any container is touched.
     APP_FOLDER_INVALID = (
         "app-folder-invalid",
-        "make it a plain folder with a name of a-z, 0-9, '-' and '_' that no other app has",
+        "make it a real folder whose name has only a-z, 0-9, '-' and '_' and is no other app's",
+        _FINAL,
+    )
+    APP_FOLDER_UNREADABLE = (
+        "app-folder-unreadable",
+        "see 'journalctl -k': does the disk fail?",
         _FINAL,
     )
     COMPOSE_FILE_MISSING = (
         "compose-file-missing",
-        "the folder must hold docker-compose.yml; put the app there again",
+        "put the app's docker-compose.yml back into the folder",
         _FINAL,
     )
     COMPOSE_FILE_INVALID = (
@@ -34,81 +39,81 @@ class Cause(Enum):
     )
     VARIABLE_MISSING = (
         "variable-missing",
-        "give the variable a default in docker-compose.yml, or a value in the app's .env",
+        "set the variable in the app's .env, or give it a default in docker-compose.yml",
         _FINAL,
     )
     ENV_FILE_MISSING = (
         "env-file-missing",
-        "add the file to the app, or mark it 'required: false'",
+        "add the file to the app, or mark it with 'required: false'",
         _FINAL,
     )
     PROJECT_TAKEN = (
         "project-taken",
-        "containers of another folder carry the same project name; remove or rename that project",
+        "remove or rename the other compose project of this name",
         _FINAL,
     )
     # What the device lacks.
     COMPOSE_NOT_FOUND = (
         "compose-not-found",
-        "install docker-compose (version 2 or later) into the image",
+        "add docker-compose, version 2 or later, to the image",
         _FINAL,
     )
     IMAGE_MISSING = (
         "image-missing",
-        "preload the image with the app, or register the device so that it can be pulled",
+        "preload the image with the app, or register the device so that the image is pulled",
         _FINAL,
     )
     REGISTRY_NEEDED = (
         "registry-needed",
-        "the app wants something from a registry; preload it, or register the device",
+        "preload what the app wants from the registry, or register the device",
         _FINAL,
     )
     PLATFORM_MISSING = (
         "platform-missing",
-        "preload the image for this device's architecture, or register the device so that it is "
-        "pulled",
+        "preload the image for this device's architecture, or register the device so that the "
+        "image is pulled",
         _FINAL,
     )
     READ_ONLY = (
         "read-only",
-        "see 'journalctl -k' for why the file system is mounted read-only, and repair it",
+        "look at 'journalctl -k' for why the file system became read-only, and repair it",
         _FINAL,
     )
     STORE_DAMAGED = (
         "store-damaged",
-        "flash the device again, or register it so that the app is fetched anew",
+        "flash the device again, or register it so that the app is fetched again",
         _FINAL,
     )
     VERSION_UNCLEAR = (
         "version-unclear",
-        "/var/sota/import/installed_versions must name the version, or one must be removed",
+        "name the version in /var/sota/import/installed_versions, or remove the other one",
         _FINAL,
     )
     IMAGE_NOT_LOADED = (
         "image-not-loaded",
-        "see 'journalctl -u docker'; overlay2 needs LmP's patch, or give dockerd the containerd "
-        "image store, or preload docker's own",
+        "look at 'journalctl -u docker'; overlay2 needs LmP's patch: otherwise use the containerd "
+        "image store, or preload docker's own store",
         _FINAL,
     )
     FOLDER_NOT_RESTORED = (
         "folder-not-restored",
-        "see what is in the way in /var/sota/compose-apps, and whether the disk is sound",
+        "move away what is in its place in /var/sota/compose-apps; if nothing is, check the disk",
         _FINAL,
     )
-    NO_SPACE = ("no-space", "free space under /var, or grow the file system", _PASSES)
+    NO_SPACE = ("no-space", "free space below /var, or grow the file system", _PASSES)
     NO_RESOURCES = (
         "no-resources",
-        "the device is short of memory or processes; see 'journalctl -k' and 'systemctl status'",
+        "look at 'journalctl -k' and 'systemctl status' for what uses up memory or processes",
         _PASSES,
     )
     DEVICE_MISSING = (
         "device-missing",
-        "plug the device in or load its driver; else correct 'devices:' in docker-compose.yml",
+        "plug the device in, load its driver, or correct 'devices:' in docker-compose.yml",
         _PASSES,
     )
     MOUNT_FAILED = (
         "mount-failed",
-        "see that the source of the mount is there and has the right kind: file or folder",
+        "make sure that the source of the mount exists and is a file or a folder as needed",
         _PASSES,
     )
     LOG_DRIVER_FAILED = (
@@ -118,82 +123,82 @@ class Cause(Enum):
     )
     RUNTIME_MISSING = (
         "runtime-missing",
-        "add the runtime or the device driver to the image and to dockerd's daemon.json",
+        "add the runtime or device driver to the image, and name it in dockerd's daemon.json",
         _PASSES,
     )
     NETWORK_MISSING = (
         "external-network-missing",
-        "create it with 'docker network create', or start what creates it",
+        "create the network with 'docker network create', or start what creates it",
         _PASSES,
     )
     VOLUME_MISSING = (
         "external-volume-missing",
-        "create it with 'docker volume create', or start what creates it",
+        "create the volume with 'docker volume create', or start what creates it",
         _PASSES,
     )
     # What stands in the way.
     PORT_TAKEN = (
         "port-taken",
-        "two apps, or an app and a host service, want the same port; change one of them",
+        "change the port of this app, or that of the app or host service that uses it",
         _PASSES,
     )
     ADDRESS_MISSING = (
         "address-missing",
-        "give the host this address, or publish the port on all addresses",
+        "give this address to the host, or publish the port on all addresses",
         _PASSES,
     )
     NAME_TAKEN = (
         "container-name-taken",
-        "another container has that name; remove it with 'docker rm', or drop container_name",
+        "drop 'container_name:', or remove the other container with 'docker rm'",
         _PASSES,
     )
     SUBNET_TAKEN = (
         "subnet-taken",
-        "remove unused networks, or give dockerd more with default-address-pools",
+        "remove unused networks, or give dockerd more subnets with default-address-pools",
         _PASSES,
     )
     NETWORK_STALE = (
         "network-stale",
-        "its network is gone; keep what the container holds, then run "
-        "'docker compose up -d --force-recreate SERVICE' in the app's folder",
+        "copy what you need out of the container, then run "
+        "'docker compose up -d --no-deps --force-recreate SERVICE' in the app's folder",
         _PASSES,
     )
     FIREWALL_FLUSHED = (
         "firewall-flushed",
-        "something removed dockerd's firewall rules; 'systemctl restart docker' sets them again",
+        "find out what removed dockerd's firewall rules; 'systemctl restart docker' restores them",
         _PASSES,
     )
     # What the containers did.
     START_FAILED = (
         "container-start-failed",
-        "the container cannot be started as described; check its command, mounts and devices",
+        "check the container's command, mounts and devices in docker-compose.yml",
         _PASSES,
     )
     NOT_STARTED = (
         "container-not-started",
-        "look at 'docker ps -a' and dockerd's journal",
+        "look at 'docker ps -a' and 'journalctl -u docker'",
         _PASSES,
     )
     PAUSED = (
         "container-paused",
-        "somebody paused it; run 'docker unpause' on it, then restart compose-apps-early-start",
+        "run 'docker unpause' on the container, then restart compose-apps-early-start",
         _FINAL,
     )
     DEPENDENCY_FAILED = (
         "dependency-failed",
-        "a service that others depend on failed; look at its log with 'docker compose logs'",
+        "run 'docker compose logs' for the service that failed, in the app's folder",
         _PASSES,
     )
     EXITED = ("exited", "look at its log with 'docker compose logs'", _PASSES)
     CRASH_LOOP = ("crash-loop", "look at its log with 'docker compose logs'", _PASSES)
     UNHEALTHY = (
         "unhealthy",
-        "look at its log, and at its health check's with 'docker inspect'",
+        "look at its log, and at the results of its health check with 'docker inspect'",
         _PASSES,
     )
     TIMEOUT = (
         "timeout",
-        "see what it waits for (depends_on?), or raise EARLY_START_APP_SECONDS",
+        "find out what it waits for (often 'depends_on:'), or raise EARLY_START_APP_SECONDS",
         _PASSES,
     )
     # What happened around it.
@@ -205,12 +210,12 @@ class Cause(Enum):
     ENGINE_LOST = ("engine-lost", "look at 'journalctl -u docker'", _PASSES)
     APPS_TAKEN = (
         "apps-taken",
-        "leave the apps to aktualizr-lite, or restart compose-apps-early-start when it has ended",
+        "leave the apps to aktualizr-lite, or restart compose-apps-early-start after it has ended",
         _FINAL,
     )
     RUN_TIMEOUT = (
         "run-timeout",
-        "see which app took the time, or raise EARLY_START_RUN_SECONDS",
+        "find out which app took the time, or raise EARLY_START_RUN_SECONDS",
         _FINAL,
     )
     INTERRUPTED = (
@@ -220,12 +225,12 @@ class Cause(Enum):
     )
     INTERNAL_ERROR = (
         "internal-error",
-        "this is a defect of compose-apps-early-start; report it with this line",
+        "report this line as a defect of compose-apps-early-start",
         _FINAL,
     )
     COMPOSE_FAILED = (
         "compose-failed",
-        "run 'docker compose up -d --pull never' in the app's folder",
+        "run 'docker compose up -d --pull never' in the app's folder to see all of it",
         _PASSES,
     )
 

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,25 +16,28 @@ from .report import silence
 from .settings import ENVIRONMENT_PREFIX, MOST, Settings, add_limit_options, add_root_option, load
 
 _DESCRIPTION = """\
-Start the Docker Compose apps that were preloaded into this device's image: offline, before the
-device is registered. On a registered device nothing is done: the apps are aktualizr-lite's."""
+Start the Docker Compose apps that were preloaded into this device's image: offline, and before
+the device is registered. On a registered device this does nothing: aktualizr-lite manages the
+apps there."""
 
 _EPILOG = f"""\
 examples:
-  systemctl start compose-apps-early-start   run it now, as at boot
-  compose-apps-early-start plan              show what would be done, and touch nothing
-  compose-apps-early-start status            show what the last run did, and why an app failed
-  compose-apps-early-start status --json     the same for programs
-  compose-apps-early-start status --wait     the same when the run of this boot has ended
-  compose-apps-early-start status --log shop show what the containers of app 'shop' said
-  compose-apps-early-start timeline          show where the time to the apps went
+  systemctl restart compose-apps-early-start   run it now, as at boot
+  compose-apps-early-start plan                show what would be done, and change nothing
+  compose-apps-early-start status              show what the last run did, and why an app failed
+  compose-apps-early-start status --json       the same for programs
+  compose-apps-early-start status --wait       the same, once the run of this boot has ended
+  compose-apps-early-start status --log shop   show what the containers of the app 'shop' said
+  compose-apps-early-start timeline            show where the time to the apps went
 
-Each option of 'start' is also a variable of its environment ('--app-seconds' is
-{ENVIRONMENT_PREFIX}APP_SECONDS), for a drop-in of the unit.
+'systemctl start' does nothing while the unit is active, which it is after every good run.
 
-exit status: 0 all wanted apps run, or nothing was to be done; 1 nothing could be started;
-2 wrong usage; 3 some apps run, some do not.
-'status' has that of the run which it shows; 4 a run goes on; 5 there is no run to tell of"""
+Each option of 'start' is also an environment variable, which a drop-in of the unit can set:
+'--app-seconds' is {ENVIRONMENT_PREFIX}APP_SECONDS.
+
+exit status: 0 all wanted apps run, or nothing was to be done; 1 no app runs, or the run could not
+begin; 2 wrong usage; 3 some apps run, some do not. 'status' exits with the status of the run that
+it shows, and with 4 while a run is in progress, 5 if there is no run to show"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # 'status | head' has read what it wanted
         silence(sys.stdout)
         return 0
+    except KeyboardInterrupt:  # 'status --wait' was waited for long enough
+        return 128 + signal.SIGINT
     except EarlyStartError as error:
         print(f"compose-apps-early-start: {error}. Next: {error.hint}", file=sys.stderr)
         return error.exit_status
@@ -65,9 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     add_root_option(parser)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    begin = commands.add_parser("start", help="start the apps (what the unit runs at boot)")
-    show = commands.add_parser("plan", help="show which apps would be started, how and why")
-    told = commands.add_parser("status", help="show what the last run did")
+    begin = commands.add_parser("start", help="start the apps; the unit runs this at boot")
+    show = commands.add_parser("plan", help="show which apps would be started, and how")
+    told = commands.add_parser("status", help="show what the current or the last run did")
     drawn = commands.add_parser("timeline", help="show where the time to the apps went")
     for command, execute in (
         (begin, _start),

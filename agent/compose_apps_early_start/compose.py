@@ -132,7 +132,7 @@ class Compose:
             return replace(refused, details=errors.strip())
         try:
             document = json.loads(output[output.index("{") :])
-        except ValueError:
+        except (ValueError, RecursionError):
             return Failure(Cause.COMPOSE_FAILED, "'docker compose config' printed no JSON")
         if not isinstance(document, dict) or not document.get("services"):
             return Failure(Cause.COMPOSE_FILE_INVALID, "no service is active")

@@ -17,6 +17,7 @@ class Listed:
     name: str
     project: str
     folder: str
+    service: str = ""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,6 @@ class Container(Listed):
     that it is connected to, `network_mode` that of the one it was made for, or none, host and such.
     """
 
-    service: str
     one_off: bool = False
     image: str = ""
     published_hash: str | None = None

@@ -11,6 +11,9 @@ from .cause import Cause, Failure
 MOST_CHARACTERS = 400
 """Of a message: it has to fit into one line of the journal that a person reads."""
 
+MOST_READ = 1 << 18
+"""Characters of what compose said that are read, from the end: each costs all patterns."""
+
 _WORDS = tuple(
     (re.compile(pattern, re.IGNORECASE), cause)
     for pattern, cause in (
@@ -22,7 +25,7 @@ _WORDS = tuple(
         (r"/var/lib/(docker|containerd)\S*: read-only file system", Cause.READ_ONLY),
         (r"failed to extract layer|error unpacking image", Cause.IMAGE_NOT_LOADED),
         (r"cannot connect to the docker daemon|error during connect|connection reset by peer"
-         r"|/docker\.sock.*(: EOF|connection refused|no such file)|unexpected EOF",
+         r"|docker\.sock.*(: EOF|connection refused|no such file)|unexpected EOF",
          Cause.ENGINE_LOST),
         (r"no such image|unable to find image", Cause.IMAGE_MISSING),
         (r"logging driver|log driver|log[- ]opt", Cause.LOG_DRIVER_FAILED),
@@ -64,21 +67,22 @@ _WORDS = tuple(
     )
 )  # fmt: skip
 
+_OF_ONE = r"\s*(Container|Network|Volume|Image|Service)\s+\S+\s+"
 _PROGRESS = re.compile(
-    r"\s*(Container|Network|Volume|Image|Service)\s+\S+\s+"
-    r"(Creat|Start|Runn|Wait|Health|Exit|Recreat|Stopp|Remov|Pull|Skipp|Build|Built|Error)\w*\s*$"
+    _OF_ONE
+    + r"(Creat|Start|Runn|Wait|Health|Exit|Recreat|Stopp|Remov|Pull|Skipp|Build|Built|Error)\w*\s*$"
 )
 
 
 def diagnose(output: str) -> Failure:
     """Read the words of a failed compose into a cause, with those that say it as the message."""
-    sentences = _sentences(output)
+    sentences = _sentences(output[-MOST_READ:])
     for pattern, cause in _WORDS:
         for sentence in reversed(sentences):
             if pattern.search(sentence):
-                return Failure(cause, sentence)
+                return Failure(cause, _shortened(sentence))
     message = sentences[-1] if sentences else "compose ended without a word"
-    return Failure(Cause.COMPOSE_FAILED, message)
+    return Failure(Cause.COMPOSE_FAILED, _shortened(message))
 
 
 def cause_of(words: str) -> Cause | None:
@@ -89,15 +93,17 @@ def cause_of(words: str) -> Cause | None:
 def _sentences(output: str) -> list[str]:
     """Return what compose said, without its progress; what goes on in the next line is joined."""
     sentences: list[str] = []
-    for line in output.splitlines():
+    for line in output[-MOST_READ:].splitlines():
         if not line.strip() or _PROGRESS.fullmatch(line):
             continue
-        goes_on = line[0].isspace() or line.startswith("(")
+        # What went wrong with one container stands indented among the progress.
+        indented = line[0].isspace() and not re.match(_OF_ONE, line)
+        goes_on = indented or line.startswith("(")
         if sentences and (goes_on or sentences[-1].endswith(":")):
             sentences[-1] += f" {line.strip()}"
         else:
             sentences.append(line.strip())
-    return [_shortened(each) for each in sentences]
+    return sentences
 
 
 def _shortened(sentence: str) -> str:

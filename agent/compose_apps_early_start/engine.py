@@ -8,13 +8,13 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from . import charset, uptime
 from .container import Container, Listed, State, Storage
-from .errors import EngineError, RefusedError
+from .errors import EngineError, NotUnderstoodError, RefusedError
 from .settings import Settings
 
 with charset.not_detected():
@@ -29,7 +29,22 @@ REQUEST_SECONDS = 60.0
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 0.5
 """Between two attempts, in seconds, while nothing listens on the socket."""
 
-_PROJECT = "com.docker.compose.project"
+_NOT_UNDERSTOOD = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""At which the SDK and this module end with an answer that is not as dockerd's API describes it.
+
+RuntimeError is the SDK's for a stream that breaks off within an object: dockerd was killed.
+"""
+
+_COMPOSE = "com.docker.compose"
+_PROJECT = f"{_COMPOSE}.project"
 
 _MOST_LINES = 1000
 """Of a log that are read, from its end."""
@@ -76,7 +91,11 @@ class Engine:
                     timeout=max(0.001, deadline - time.monotonic()),
                 )
                 break
-            except (docker.errors.DockerException, requests.RequestException) as error:
+            except (
+                docker.errors.DockerException,
+                requests.RequestException,
+                *_NOT_UNDERSTOOD,
+            ) as error:
                 if time.monotonic() + delay > deadline:
                     raise EngineError(
                         f"dockerd did not answer on {settings.docker_socket} "
@@ -103,13 +122,13 @@ class Engine:
             images=self._present(images),
             listed=listed,
             containers=containers,
-            networks=self.networks() if ask else frozenset(),
+            networks=frozenset(self.networks()) if ask else frozenset(),
         )
 
-    def networks(self) -> frozenset[str]:
-        """Return the ids of all networks."""
+    def networks(self) -> Mapping[str, str]:
+        """Return all networks: their names, by their ids."""
         with _speaking():
-            return frozenset(each["Id"] for each in self._client.networks())
+            return {_text(each["Id"]): _text(each["Name"]) for each in self._client.networks()}
 
     def identity(self) -> str | None:
         """Return what no other dockerd of this boot has, None if that cannot be known.
@@ -130,7 +149,7 @@ class Engine:
             return Storage(
                 containerd="io.containerd.snapshotter.v1" in status.values(),
                 root=Path(info["DockerRootDir"]),
-                architecture=self._client.version()["Arch"],
+                architecture=_text(self._client.version()["Arch"]),
             )
 
     def has_image(self, image: str) -> bool:
@@ -154,7 +173,7 @@ class Engine:
             try:
                 for told in client.load_image(archive):
                     if "errorDetail" in told or "message" in told:
-                        trouble = told.get("error") or told.get("message")
+                        trouble = str(told.get("error") or told.get("message") or told)
                     elif "Error unpacking image" in told.get("stream", ""):
                         trouble = told["stream"].strip()
             except docker.errors.APIError as error:  # dockerd is there, and says no
@@ -195,27 +214,26 @@ class Engine:
 
     def _list(self, label: str) -> tuple[Listed, ...]:
         with _speaking():
-            found = self._client.containers(all=True, filters={"label": label})
-        return tuple(
-            Listed(
-                id=each["Id"],
-                name=next(iter(each.get("Names") or ()), "").lstrip("/"),
-                project=(each.get("Labels") or {}).get(_PROJECT, ""),
-                folder=(each.get("Labels") or {}).get(f"{_PROJECT}.working_dir", ""),
+            return tuple(
+                Listed(
+                    id=_text(each["Id"]),
+                    name=next(iter(each.get("Names") or ()), "").lstrip("/"),
+                    project=_text((each.get("Labels") or {}).get(_PROJECT, "")),
+                    folder=_text((each.get("Labels") or {}).get(f"{_PROJECT}.working_dir", "")),
+                    service=_text((each.get("Labels") or {}).get(f"{_COMPOSE}.service", "")),
+                )
+                for each in self._client.containers(all=True, filters={"label": label})
             )
-            for each in found
-        )
 
     def _inspect(self, listed: Listed) -> Container | None:
         """Return all about a container; None if it was removed since it was listed."""
         try:
             with _speaking():
-                found = self._client.inspect_container(listed.id)
-            return self._container(listed, found)
-        except RefusedError as error:
-            if error.missing:
+                return self._container(listed, self._client.inspect_container(listed.id))
+        except (RefusedError, NotUnderstoodError) as error:
+            if isinstance(error, RefusedError) and error.missing:
                 return None
-            return Container(**vars(listed), service="", error=str(error))
+            return Container(**vars(listed), error=str(error))
 
     def _container(self, listed: Listed, found: dict[str, Any]) -> Container:
         labels = found["Config"].get("Labels") or {}
@@ -223,21 +241,20 @@ class Engine:
         attached = found["NetworkSettings"].get("Networks") or {}
         return Container(
             **vars(listed),
-            service=labels.get("com.docker.compose.service", ""),
-            one_off=labels.get("com.docker.compose.oneoff") == "True",
-            image=found["Config"]["Image"],
+            one_off=labels.get(f"{_COMPOSE}.oneoff") == "True",
+            image=_text(found["Config"]["Image"]),
             published_hash=labels.get("io.compose-spec.config-hash"),
-            state=state["Status"],
+            state=_text(state["Status"]),
             error=" ".join(state.get("Error", "").split()),
-            exit_code=state["ExitCode"],
+            exit_code=int(state["ExitCode"]),
             out_of_memory=state.get("OOMKilled", False),
             health=(state.get("Health") or {}).get("Status"),
             restart_policy=(host.get("RestartPolicy") or {}).get("Name") or "no",
-            restarts=found.get("RestartCount", 0),
+            restarts=int(found.get("RestartCount", 0)),
             up_for=self._up_for(listed.id, state) if state["Status"] == "running" else None,
-            finished_at=state["FinishedAt"],
-            networks=tuple((name, each["NetworkID"]) for name, each in attached.items()),
-            network_mode=host.get("NetworkMode") or "none",
+            finished_at=_text(state["FinishedAt"]),
+            networks=tuple((name, _text(each["NetworkID"])) for name, each in attached.items()),
+            network_mode=_text(host.get("NetworkMode") or "none"),
         )
 
     def _up_for(self, identifier: str, state: dict[str, Any]) -> float:
@@ -247,7 +264,7 @@ class Engine:
         the seconds since this start of the container was first seen.
         """
         with contextlib.suppress(OSError, ValueError, IndexError):
-            ticks = uptime.process_ticks(state["Pid"])
+            ticks = uptime.process_ticks(int(state["Pid"]))
             began = ticks / os.sysconf("SC_CLK_TCK")
             return float(max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - began))
         now = time.monotonic()
@@ -316,12 +333,11 @@ class Engine:
                 continue
             with contextlib.suppress(RefusedError), _speaking():
                 told = self._client.inspect_container(each.id)
-                labels = told["Config"].get("Labels") or {}
                 found.append(
                     {
                         "id": each.id,
                         "name": each.name,
-                        "service": labels.get("com.docker.compose.service", ""),
+                        "service": each.service,
                         "folder": each.folder,
                         "restarts": told.get("RestartCount", 0),
                         "state": told["State"],
@@ -391,12 +407,18 @@ class Watch:
     def _listen(self) -> None:
         # Not the events of each health check, which come all the time.
         filters = {"type": "container", "label": _PROJECT, "event": _EVENTS}
+        connected = True
         while not self._closed:
+            # Whatever dockerd sends instead of an event, the stream is begun anew.
             with contextlib.suppress(EngineError), _speaking():
-                for event in self._client.events(since=self._since, filters=filters, decode=True):
-                    self.wake(event["Actor"]["Attributes"][_PROJECT])
-            # The stream ends when dockerd does.
-            self.losses += 1
+                events = self._client.events(since=self._since, filters=filters, decode=True)
+                connected = True
+                for event in events:
+                    with contextlib.suppress(*_NOT_UNDERSTOOD):  # an event that is of no project
+                        self.wake(event["Actor"]["Attributes"][_PROJECT])
+            # The stream ends when dockerd does: once, however often it is asked for meanwhile.
+            self.losses += connected
+            connected = False
             self.wake()
             time.sleep(_LONGEST_DELAY)
 
@@ -407,6 +429,13 @@ _EVENTS = ["create", "start", "die", "oom", "pause", "unpause", "destroy", "heal
 def _tags(image: dict[str, Any]) -> Iterator[str]:
     # A name with a digest may be left over from an import: listed, it does not resolve.
     return (each for each in image["RepoTags"] or () if "@" not in each)
+
+
+def _text(found: object) -> str:
+    """Return `found`; raises TypeError if it is no text, for nothing is to be guessed from it."""
+    if not isinstance(found, str):
+        raise TypeError(f"{found!r:.50} in the place of text")
+    return found
 
 
 @contextlib.contextmanager
@@ -431,6 +460,11 @@ def _speaking() -> Iterator[None]:
     ) as error:
         raise EngineError(
             f"dockerd does not answer: {_innermost(error)}", "look at 'journalctl -u docker'"
+        ) from error
+    except _NOT_UNDERSTOOD as error:
+        raise NotUnderstoodError(
+            f"dockerd's answer is not understood: {type(error).__name__}: {error}",
+            "look at 'journalctl -u docker', and at 'docker version'",
         ) from error
 
 

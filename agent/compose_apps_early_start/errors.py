@@ -27,6 +27,10 @@ class EngineError(EarlyStartError):
     """dockerd is not there, went away, or answered with an error."""
 
 
+class NotUnderstoodError(EngineError):
+    """dockerd is there, and one of its answers is not what its API describes."""
+
+
 class BusyError(EarlyStartError):
     """Another run, or aktualizr-lite, is at work on the apps."""
 

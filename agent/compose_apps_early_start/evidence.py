@@ -5,12 +5,14 @@ The journal and the logs of containers that are made anew do not outlive a reboo
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import history, record
+from .cause import Cause
 from .errors import EngineError
 from .report import Event, Kind, printable
 from .settings import Settings
@@ -60,7 +62,12 @@ class Evidence:
         self._statements: dict[str | None, Statement] = {}
 
     def __call__(self, event: Event) -> None:
-        """Note why an app failed, or (without an app) the run itself."""
+        """Note why an app failed, or (without an app) the run itself.
+
+        An app that had no time to run, because the run was told to end, has not failed.
+        """
+        if event.cause == Cause.INTERRUPTED.label:
+            return
         if event.kind in (Kind.FAILED, Kind.ABORTED):
             words = event.details[-MOST_WORDS:]
             self._statements[event.app] = Statement(event.cause, event.message, words)
@@ -85,6 +92,12 @@ class Evidence:
             ],
         }
         record.write(bounded(document), self._file)
+        # The power may go as soon as the run has ended: the file's name must be on the disk, too.
+        folder = os.open(self._file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def _ask(self, engine: "Engine", folders: Mapping[str, str]) -> None:
         deadline = time.monotonic() + SECONDS

@@ -20,7 +20,7 @@ MOST_RUNS = 10
 MOST_BYTES = 1 << 20
 """Of the files of all runs before the last one."""
 
-MOST_RECORD_BYTES = 4 << 20
+MOST_RECORD_BYTES = 16 << 20
 """Of one record: an app takes some kilobytes in it."""
 
 _NAME = re.compile(r"(0|[1-9][0-9]{0,8})\.json")

@@ -7,20 +7,18 @@ import queue
 import tarfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from . import plainfile
+from . import plainfile, record
 from .cause import NOT_TRIED, Cause, Failure
 from .container import Storage
 from .engine import Engine
+from .progress import Meter, megabytes, words
 from .report import Event, Kind, Report
-from .settings import Settings
+from .settings import MOST, Settings
 from .store import MOST_DOCUMENT_BYTES, Image, Store, StoreError, Version
-
-PROGRESS_SECONDS = 5.0
-"""Between two words on how far a load is."""
 
 GRACE_SECONDS = 5.0
 """The request for a load ends so much later than the load, which is told by then."""
@@ -68,16 +66,21 @@ def oci_layout(store: Store, image: Image, version: Version) -> Iterator[bytes]:
     yield bytes(2 * _BLOCK)
 
 
-def in_place(store: Store, image: Image, version: Version) -> Iterator[bytes]:
+def in_place(
+    store: Store,
+    image: Image,
+    version: Version,
+    counted: Callable[[int], None] = lambda size: None,
+) -> Iterator[bytes]:
     """Return the stream that lets LmP's dockerd read the image's blobs out of the store itself.
 
-    Every blob is verified before. Source: the patch of foundriesio/moby, as composectl uses it
-    (`LayersRoot`, and digest references among `RepoTags`).
+    Every blob is verified before, and its bytes are `counted`. Source: the patch of
+    foundriesio/moby, as composectl uses it (`LayersRoot`, and digest references among `RepoTags`).
     """
     what = f"image {image.reference}"
     for blob in (image.config, *image.layers):
-        for _chunk in store.chunks(blob, what):
-            pass
+        for chunk in store.chunks(blob, what):
+            counted(len(chunk))
     repository = image.reference.rpartition("@")[0]
     tags: list[str] = []
     for sha256 in dict.fromkeys((image.sha256, *(each.sha256 for each in image.documents))):
@@ -112,7 +115,7 @@ class Loader:
         self._done: dict[str, Failure | None] = {}
         self._broken_off: _CancelledError | _OverdueError | None = None
         self._ended: queue.SimpleQueue[str | Exception | None] = queue.SimpleQueue()
-        self._sent = 0
+        self._meter = Meter(0, lambda text: None)
 
     def cancel(self) -> None:
         """Break off what is being sent, and load nothing more."""
@@ -150,8 +153,7 @@ class Loader:
             failure = self._obstacle(image, storage)
             if failure:
                 return failure
-            archive = (oci_layout if storage.containerd else in_place)(self._store, image, version)
-            trouble = self._send(self._told(archive, image, app), left)
+            trouble = self._send(self._archive(image, app, version, storage), left)
         except StoreError as error:
             return Failure(error.cause, str(error))
         except _CancelledError:
@@ -161,7 +163,7 @@ class Loader:
             return Failure(
                 Cause.RUN_TIMEOUT,
                 f"{what}: {left:.0f} s were left of the run, too short to load it "
-                f"({_megabytes(self._sent)} of {_megabytes(image.size)} sent)",
+                f"({megabytes(self._meter.done)} of {megabytes(image.size)} sent)",
             )
         # A containerd store keeps the name of an image that it could not unpack.
         if not trouble and self._engine.has_image(image.reference):
@@ -195,8 +197,8 @@ class Loader:
         if free is not None and needed > free:
             return Failure(
                 Cause.NO_SPACE,
-                f"image {image.reference} needs {_megabytes(needed)} in {place}, "
-                f"{_megabytes(free)} are free",
+                f"image {image.reference} needs {megabytes(needed)} in {place}, "
+                f"{megabytes(free)} are free",
             )
         return None
 
@@ -224,24 +226,29 @@ class Loader:
             raise end
         return end
 
-    def _told(self, archive: Iterator[bytes], image: Image, app: str) -> Iterator[bytes]:
-        """Pass `archive` on, and tell now and then how far it is."""
-        self._sent = 0
-        told_at = time.monotonic()
-        self._tell(image, app)
-        for chunk in archive:
-            if self._broken_off:
-                raise self._broken_off
-            if time.monotonic() - told_at > PROGRESS_SECONDS:
-                told_at = time.monotonic()
-                self._tell(image, app)
-            self._sent += len(chunk)
-            yield chunk
+    def _archive(
+        self, image: Image, app: str, version: Version, storage: Storage
+    ) -> Iterator[bytes]:
+        """Return what dockerd is sent; how far it is, is told now and then."""
 
-    def _tell(self, image: Image, app: str) -> None:
-        sent, size = _megabytes(self._sent), _megabytes(image.size)
-        message = f"loading image {image.reference}: {sent} of {size}"
-        self._report(Event(Kind.LOADING, message, app=app))
+        def tell(text: str) -> None:
+            message = f"loading image {image.reference}: {text}"
+            self._report(Event(Kind.LOADING, message, app=app))
+
+        self._meter = Meter(image.size, tell)
+        tell(words(0, image.size, 0.0))
+        if storage.containerd:
+            for chunk in oci_layout(self._store, image, version):
+                self._counted(len(chunk))
+                yield chunk
+        else:
+            yield from in_place(self._store, image, version, self._counted)
+
+    def _counted(self, size: int) -> None:
+        """Count `size` bytes; raises what breaks the load off."""
+        if self._broken_off:
+            raise self._broken_off
+        self._meter.add(size)
 
 
 class TooSlow:
@@ -271,20 +278,16 @@ class TooSlow:
     def _read(self) -> dict[str, float]:
         try:
             found = json.loads(plainfile.read(self._file, MOST_DOCUMENT_BYTES))
-            return {str(reference): float(seconds) for reference, seconds in found.items()}
+            tried = {str(each): float(seconds) for each, seconds in found.items()}
+            # A damaged file must not keep an image away for ever.
+            return {each: seconds for each, seconds in tried.items() if seconds <= MOST}
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return {}
 
     def _write(self, found: Mapping[str, float]) -> None:
         # Should the disk not take it, the next run tries once more.
         with contextlib.suppress(OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self._file.with_name(f".{self._file.name}.new")
-            with temporary.open("wb") as stream:
-                stream.write(_json(found))
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(self._file)
+            record.write(found, self._file)
 
 
 def _cause(trouble: str) -> Cause:
@@ -322,10 +325,6 @@ def _is_without_inodes(folder: Path) -> bool:
     except OSError:
         return False
     return found.f_files > 0 and not found.f_favail  # some file systems have no table of them
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
 
 
 def space_needed(store: Store, image: Image, *, keeps_blobs: bool) -> int:

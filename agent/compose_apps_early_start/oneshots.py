@@ -22,7 +22,7 @@ def recall(settings: Settings, engine: str | None) -> Finished:
         if engine is None or document["engine"] != engine:
             return frozenset()
         return frozenset((str(key), str(end)) for key, end in document["containers"].items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return frozenset()  # compose decides
 
 

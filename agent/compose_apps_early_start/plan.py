@@ -99,7 +99,8 @@ def _plan_app(
         return AppPlan(app, (*restore, *loads), missing)
     if len(loads) < len(missing):
         return AppPlan(app, (), missing, _not_there(missing, error))
-    reconnect = any(each.lost_networks(state.networks) for each in own)
+    # Newer versions of compose make such a container anew, so it must be done before their `up`.
+    reconnect = any(each.without_network or each.lost_networks(state.networks) for each in own)
     reconnects = (Step(Action.RECONNECT),) if reconnect else ()
     return AppPlan(app, (*restore, *loads, *reconnects, Step(Action.UP)), missing)
 

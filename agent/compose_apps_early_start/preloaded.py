@@ -134,6 +134,9 @@ def read(
         try:
             restorable = find(store, stored.get(name, ()), installed.get(name), top / name)
             apps.append(_read_app(top / name, ask, store, restorable))
+        except OSError as error:
+            message = f"{error.filename or top / name}: {error.strerror}"
+            apps.append(_broken(top / name, Cause.APP_FOLDER_UNREADABLE, message))
         except Exception as error:  # whatever it is, it is this app's alone
             failure = Failure.unexpected(error)
             apps.append(_failed(top / name, failure))
@@ -259,7 +262,7 @@ def _labels(service: Mapping[str, Any]) -> dict[str, str]:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     """Return `value`, or nothing for a null: compose says None, the base loader its text."""
-    return {} if value is None or value == "" or value in _NULLS else value
+    return {} if value is None or value in _NULLS else value
 
 
 def _load(file: Path) -> Mapping[str, Any] | Failure | None:
@@ -283,7 +286,7 @@ def _load_stored(store: Store, version: Version) -> Mapping[str, Any] | Failure:
     except StoreError as error:
         return Failure(error.cause, str(error))
     document = _parse(data, COMPOSE_FILE)
-    if document is None:
+    if document is None or (not isinstance(document, Failure) and "include" in document):
         message = f"{COMPOSE_FILE} in the store is not a published one"
         return Failure(Cause.COMPOSE_FILE_INVALID, message)
     if isinstance(document, Failure):
@@ -316,7 +319,7 @@ def _parse(data: bytes, name: str) -> Mapping[str, Any] | Failure | None:
 
 
 _NOT_PLAIN = object()
-"""Stands for YAML with several documents, tags or merge keys."""
+"""Stands for YAML with several documents, tags or merge keys, or anchors that PyYAML refuses."""
 
 
 def _construct(data: bytes) -> Any:
@@ -349,6 +352,8 @@ def _construct(data: bytes) -> Any:
         if _expanded_size(node, {}) > MOST_NODES:
             raise ValueError(f"its aliases expand to more than {MOST_NODES} nodes")
         return loader.construct_document(node) if plain else _NOT_PLAIN
+    except yaml.composer.ComposerError:
+        return _NOT_PLAIN  # an anchor may be given twice, which PyYAML does not know
     finally:
         loader.dispose()
 
@@ -375,10 +380,12 @@ def _one_line(error: yaml.YAMLError) -> str:
 def _shape_problem(document: object) -> str | None:
     if not isinstance(document, dict):
         return "not a mapping"
+    if "include" in document:  # compose says what is wrong with that
+        return None
     services = document.get("services", {})
     if not isinstance(services, dict):
         return "'services' is not a mapping"
-    if not services and "include" not in document:
+    if not services:
         return "it names no services"
     for name, service in services.items():
         if not isinstance(_mapping(service), dict):
@@ -388,7 +395,7 @@ def _shape_problem(document: object) -> str | None:
 
 def _is_clear(document: Mapping[str, Any]) -> bool:
     """Tell whether project, services, images and replicas follow from this text alone."""
-    if "include" in document or not _is_literal(document.get("name", "")):
+    if "include" in document or not _is_literal(document.get("name", "none")):
         return False
     return all(_is_clear_service(each) for each in document["services"].values())
 
@@ -396,7 +403,7 @@ def _is_clear(document: Mapping[str, Any]) -> bool:
 def _is_clear_service(service: Any) -> bool:
     if not isinstance(service, dict) or not _MORE_THAN_TEXT.isdisjoint(service):
         return False
-    if not _is_literal(service.get("image", "")):
+    if not _is_literal(service.get("image", "none")):
         return False
     deploy = service.get("deploy", {})
     if not isinstance(deploy, dict) or "mode" in deploy:
@@ -423,7 +430,7 @@ def _is_literal(value: Any) -> bool:
     return isinstance(value, str) and "$" not in value and value not in _NULLS
 
 
-_NULLS = ("~", "null", "Null", "NULL")
+_NULLS = ("", "~", "null", "Null", "NULL")
 
 
 def _sets_compose_variables(env_file: Path) -> bool:

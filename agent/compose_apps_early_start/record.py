@@ -3,6 +3,7 @@
 docs/record.md explains every key, status.schema.json describes them for programs.
 """
 
+import contextlib
 import datetime
 import json
 import os
@@ -235,7 +236,7 @@ class Recorder:
 
     def __call__(self, event: Event) -> None:
         """Enter `event`; what comes after the end is not part of the record."""
-        if self.record.exit_status is not None:
+        if self.record.exit_status is not None or event.kind in (Kind.UNKNOWN, Kind.NOTE):
             return
         seconds = None if event.seconds is None else round(event.seconds, 3)
         if event.app is None:
@@ -245,7 +246,8 @@ class Recorder:
                 self.record.engine_wait_seconds = seconds
             if event.kind is Kind.ABORTED:
                 self.record.message, self.record.hint = event.message, event.hint
-        elif event.kind in _APP_STATES:
+        # A call that ends after its app was given up changes nothing of that.
+        elif event.kind in _APP_STATES and self.record.app(event.app).state != "failed":
             app = self.record.app(event.app)
             app.state = _APP_STATES[event.kind]
             _step(app.steps, app.state)
@@ -274,7 +276,8 @@ class Recorder:
         self._write(self._settings.run_status)
         self._history.make_room()
         if self._write(self._settings.last_run):
-            self._settings.run_status.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._settings.run_status.unlink()
 
     def _write(self, file: Path) -> bool:
         try:

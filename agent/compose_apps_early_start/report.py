@@ -1,6 +1,6 @@
-"""What happens, as events; and the listeners that show it: journal, terminal, systemd's STATUS=.
+"""What happens, as events; and the listeners that show it: journal and terminal.
 
-The status file, the fourth listener, is a module of its own.
+The other listeners have modules of their own: `record`, `evidence` and `pulse`.
 """
 
 import os
@@ -159,26 +159,6 @@ def line(event: Event) -> str:
     if event.seconds is not None:
         text += f" ({event.seconds:.1f} s)"
     return f"{text}. Next: {event.hint}" if event.hint else text
-
-
-def status(environment: Mapping[str, str]) -> Listener:
-    """Return a listener that shows how far the run is in `systemctl status`.
-
-    Source: sd_notify(3), STATUS=. Does nothing where systemd does not listen.
-    """
-    if "NOTIFY_SOCKET" not in environment:
-        return lambda event: None
-    import sdnotify
-
-    notifier = sdnotify.SystemdNotifier()
-
-    def listen(event: Event) -> None:
-        # sdnotify encodes as latin-1, and drops in silence what it cannot encode.
-        # A line end would begin another of systemd's variables.
-        text = printable(line(event)).encode("ascii", errors="replace").decode()
-        notifier.notify(f"STATUS={text}")
-
-    return listen
 
 
 def printable(text: str) -> str:

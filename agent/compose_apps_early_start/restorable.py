@@ -33,6 +33,7 @@ def installed_uris(file: Path) -> Mapping[str, str]:
             app: details["uri"]
             for target in _current_targets(file).values()
             for app, details in target["custom"]["docker_compose_apps"].items()
+            if isinstance(details["uri"], str)
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return {}

@@ -23,7 +23,7 @@ from .compose import Compose
 from .container import Container
 from .diagnosis import cause_of
 from .engine import Engine
-from .errors import EngineError, InterruptedRun
+from .errors import EngineError, InterruptedRun, RefusedError
 from .images import Loader
 from .lock import Held
 from .plan import Action, AppPlan, Plan
@@ -78,7 +78,7 @@ class AppRun:
     wants_up: bool
     reconnects: bool
     next_up: float = 0.0
-    back_off: float = FIRST_BACK_OFF
+    back_off: float = field(default_factory=lambda: FIRST_BACK_OFF)
     busy: float | None = None
     tried: bool = False
     deadline: float = math.inf
@@ -169,15 +169,25 @@ class Runner:
                 self._wait()
             complete = True
         except InterruptedRun:
+            pass
+        finally:
+            # In a run that ends by itself calls go on for apps only whose time is up.
             self._loader.cancel()
             self._compose.cancel()
-        finally:
             self._watch.close()
             self._await_calls()
         for each in self._runs:
             if each.outcome is None:
-                self._fail(each, Failure(Cause.INTERRUPTED, "the run was ended before the app ran"))
+                self._fail(each, self._interrupted(each))
         return complete
+
+    def _interrupted(self, each: AppRun) -> Failure:
+        if each.trouble == NOT_TRIED and not each.tried and each.busy is None:
+            return NOT_TRIED
+        message = "the run was ended before the app ran"
+        if each.trouble != NOT_TRIED:
+            message += f": {each.trouble.message}"
+        return Failure(Cause.INTERRUPTED, message)
 
     def _all_decided(self) -> bool:
         return all(each.outcome is not None for each in self._runs)
@@ -189,7 +199,7 @@ class Runner:
             if each.app.project in changed:
                 each.look_at = 0.0
         if self._watch.losses != self._losses:
-            self._await_engine()
+            self._await_engine(EngineError("dockerd went away", Cause.ENGINE_LOST.hint))
 
     def _next_moment(self) -> float:
         moments = [self._deadline, self._deadline + END_SECONDS]
@@ -290,16 +300,25 @@ class Runner:
                 failure = self._restore_folder(app, app.restorable)
             elif step.image:
                 version = app.restorable.version
-                failure = self._loader.load(step.image, app.name, version, self._deadline)
+                try:
+                    failure = self._loader.load(step.image, app.name, version, self._deadline)
+                except RefusedError as error:
+                    cause = cause_of(str(error)) or Cause.IMAGE_NOT_LOADED
+                    failure = Failure(cause, f"image {step.image.reference}: {error}")
             if failure:
                 return failure
         return None
 
     def _restore_folder(self, app: App, restorable: Restorable) -> Ending:
         version, hashes = restorable.version, restorable.hashes
+
+        def tell(text: str) -> None:
+            message = f"putting its folder back: {text}"
+            self._report(Event(Kind.RESTORING, message, app=app.name))
+
         self._report(Event(Kind.RESTORING, "putting its folder back", app=app.name))
         try:
-            bundle.restore(self._store, version, hashes, app.folder, self._settings.staging)
+            bundle.restore(self._store, version, hashes, app.folder, self._settings.staging, tell)
         except StoreError as error:
             return Failure(error.cause, str(error))
         except SpaceError as error:
@@ -318,18 +337,23 @@ class Runner:
         """Connect containers to their network again, which a power cut has taken away.
 
         So what they wrote is kept. A stopped one that dockerd refuses to connect is made anew, once
-        in a run: nothing else would ever start it.
+        in a run and only if no other of its service runs: nothing else would ever start it.
         """
         app = each.app
         # What goes wrong there, the `up` after it says again.
         self._compose.make_networks(app.folder, each.deadline)
         known = self._engine.networks()
+        containers = self._engine.containers(str(app.folder))
+        running = {container.service for container in containers if container.state == "running"}
         refused = None
-        for container in self._engine.containers(str(app.folder)):
+        for container in containers:
             lost = container.lost_networks(known)
             if container.without_network:
                 lost = (container.network_mode,)
             for network in lost:
+                # dockerd would take the name of one that is not there, too.
+                if network not in known.values():
+                    continue
                 words = self._engine.reconnect(container, network)
                 if words is None:
                     message = f"container {container.name!r} is connected to {network!r} again"
@@ -337,7 +361,7 @@ class Runner:
                     continue
                 cause = cause_of(words) or Cause.NETWORK_STALE
                 refused = Failure(cause, f"container {container.name!r}: {words}")
-                if container.state != "running" and container.service not in each.replaced:
+                if container.service not in running | each.replaced:
                     refused = self._make_anew(each, container, words)
         return refused
 
@@ -353,9 +377,10 @@ class Runner:
     def _take_endings(self) -> None:
         while self._ended:
             each, ending = self._ended.popleft()
-            each.busy = None
-            if each.has_failed:
+            if each.has_failed or each.busy is None:  # nobody waits for it any more
+                each.busy = None
                 continue
+            each.busy = None
             if each.prepares:
                 self._take_prepared(each, ending)
             else:
@@ -384,7 +409,8 @@ class Runner:
             seconds = self._now - self._ready
             self._report(Event(Kind.UP, "up, settling", each.app.name, seconds=seconds))
         elif ending.cause is Cause.TIMEOUT:
-            each.trouble = ending
+            # What was wrong before says more than that time was up in the next attempt.
+            each.trouble = ending if each.trouble == NOT_TRIED else each.trouble
         elif ending.cause.passes:
             self._plan_up(each, ending)
         else:
@@ -405,15 +431,16 @@ class Runner:
 
     def _look_at_containers(self) -> None:
         for each in self._runs:
-            if not each.is_watched or min(each.look_at, each.deadline) > self._now:
+            due = each.look_at if each.outcome else min(each.look_at, each.deadline)
+            if not each.is_watched or due > self._now:
                 continue
             self._begin_time(each)
             try:
                 containers = self._engine.containers(str(each.app.folder))
                 self._report.saw(each.app.name, containers)
                 self._decide(each, containers)
-            except EngineError:
-                self._await_engine()
+            except EngineError as error:
+                self._await_engine(error)
                 return
             except Exception as error:  # dockerd may answer anything
                 self._fail(each, Failure.unexpected(error))
@@ -445,24 +472,30 @@ class Runner:
 
     def _at_last(self, each: AppRun, verdict: Waits) -> Runs | Failure:
         """Return what an app comes to whose time is up while `verdict` still waits."""
-        if each.trouble.cause is not Cause.TIMEOUT:
-            return verdict.at_last
-        if isinstance(verdict.at_last, Failure) and verdict.at_last.cause not in LEAST_TELLING:
-            return verdict.at_last
-        return replace(each.trouble, message=f"{each.trouble.message}; {verdict.what}")
+        at_last = verdict.at_last
+        if isinstance(at_last, Runs) or at_last.cause not in LEAST_TELLING:
+            return at_last
+        if each.trouble == NOT_TRIED:
+            return at_last
+        if each.trouble.cause is Cause.TIMEOUT:
+            return replace(each.trouble, message=f"{each.trouble.message}; {verdict.what}")
+        return each.trouble
 
     def _all_still_run(self) -> bool:
         """Look once more at all apps that run: nobody does after this run."""
         running = [each for each in self._runs if isinstance(each.outcome, Runs)]
         try:
             containers = self._engine.containers(*(str(each.app.folder) for each in running))
-        except EngineError:
-            self._await_engine()
-            return False
+        except EngineError as error:
+            self._await_engine(error)
+            return self._all_decided()
         for each in running:
             own = tuple(found for found in containers if found.folder == str(each.app.folder))
             self._report.saw(each.app.name, own)
-            self._decide(each, own)
+            try:
+                self._decide(each, own)
+            except Exception as error:  # as above
+                self._fail(each, Failure.unexpected(error))
         self._remember_one_shots(containers)
         return self._all_decided()
 
@@ -475,43 +508,64 @@ class Runner:
             message = f"{self._settings.finished}: cannot be written: {error.strerror}"
             self._report(Event(Kind.NOTE, message))
 
-    def _await_engine(self) -> None:
-        """Wait for a dockerd that went away; everything is judged again after that."""
+    def _await_engine(self, error: EngineError) -> None:
+        """Wait for a dockerd that went away by `error`; everything is judged again after that."""
         began = time.monotonic()
+        if began >= self._deadline:
+            self._lose_engine(Failure(Cause.ENGINE_LOST, str(error)))
+            return
         # The end of its events comes a moment later than its first failure.
         self._watch.changes(ENGINE_PAUSE)
+        if self._losses != self._watch.losses:
+            self._report(Event(Kind.WAITING, "dockerd went away: waiting until it is back"))
         self._losses = self._watch.losses
-        self._report(Event(Kind.WAITING, "dockerd went away: waiting until it is back"))
         seconds = min(self._settings.engine_seconds, self._deadline - began)
         try:
             Engine.connect(self._settings, max(0.0, seconds))
-        except EngineError as error:
-            for each in self._runs:
-                if not each.has_failed:
-                    self._fail(each, Failure(Cause.ENGINE_UNAVAILABLE, str(error)))
+        except EngineError as lost:
+            self._lose_engine(Failure(Cause.ENGINE_UNAVAILABLE, str(lost)))
             return
         self._identity = self._engine.identity()
         self._finished = frozenset()
         outage = time.monotonic() - began
         for each in self._runs:
-            each.deadline = min(self._deadline, each.deadline + outage)
+            if each.deadline < math.inf:
+                each.deadline = min(self._deadline, each.deadline + outage)
             each.look_at = 0.0
             if isinstance(each.outcome, Runs):
                 each.outcome = None
+        # They are to be looked at now, not when the next container changes.
+        self._watch.wake()
+
+    def _lose_engine(self, failure: Failure) -> None:
+        for each in self._runs:
+            if not each.has_failed:
+                self._fail(each, failure)
 
     def _keep_deadlines(self) -> None:
         for each in self._runs:
             if each.outcome is not None:
                 continue
-            if each.busy is not None:
-                # It has the same deadline, and knows best how far it came.
-                if self._now >= self._deadline + END_SECONDS:
-                    self._fail(each, Failure(Cause.RUN_TIMEOUT, "a call for it does not end"))
-            elif self._now >= self._deadline and (each.prepares or each.losses is None):
-                message = "the time of the whole run was up before its turn"
+            if each.busy is not None and self._now < self._deadline + END_SECONDS:
+                continue  # the call has the same deadline, and knows best how far it came
+            if self._now >= self._deadline and each.prepares and not each.plan.does(Action.UP):
+                self._leave_unprepared(each)
+            elif self._now >= self._deadline and (
+                each.prepares or (each.wants_up and not each.tried)
+            ):
+                doing = "and a call for it does not end" if each.busy else "before its turn"
+                message = f"the time of the whole run was up {doing}"
                 self._fail(each, Failure(Cause.RUN_TIMEOUT, message))
             elif self._now >= each.deadline and each.wants_up:
                 self._fail(each, each.trouble)
+
+    def _leave_unprepared(self, each: AppRun) -> None:
+        """Judge an app that runs, though not all could be put back beside it."""
+        message = "the time of the whole run was up before all was put back"
+        self._report(Event(Kind.NOTE, message, each.app.name, hint=Cause.RUN_TIMEOUT.hint))
+        each.prepares = False
+        each.busy = None
+        self._watch.wake()
 
     # What is told.
 

@@ -28,12 +28,16 @@ def _setting(default: Any, text: str, least: float = 0.0) -> Any:
 class Settings:
     """Where the device keeps things, and how long and how many. Times are in seconds."""
 
-    root: Path = _setting(Path("/"), "put every path under this folder")
-    engine_seconds: float = _setting(120.0, "wait this long for dockerd")
-    app_seconds: float = _setting(180.0, "give one app this long, its retries included")
-    settle_seconds: float = _setting(10.0, "a container must keep running this long")
-    run_seconds: float = _setting(600.0, "give the whole run this long")
-    parallel: int = _setting(4, "run this many 'docker compose up' side by side", least=1)
+    root: Path = _setting(Path("/"), "the folder that all paths are below")
+    engine_seconds: float = _setting(120.0, "how long to wait for dockerd, in seconds")
+    app_seconds: float = _setting(
+        180.0, "how long one app may take, all attempts included, in seconds"
+    )
+    settle_seconds: float = _setting(10.0, "how long a container must keep running, in seconds")
+    run_seconds: float = _setting(
+        600.0, "how long the run may take once dockerd is ready, in seconds"
+    )
+    parallel: int = _setting(4, "how many 'docker compose up' run side by side", least=1)
 
     @property
     def compose_apps(self) -> Path:

@@ -17,18 +17,18 @@ from .errors import EarlyStartError
 MOST_BYTES = 1 << 20
 """A longer file is no shortlist; reading it is refused."""
 
-MOST_SEARCHED = 10
-"""So many unknown names are compared with all apps; a file with more of them is no typo."""
-
 MOST_CHARACTERS = 100
-"""Longer names are compared with none."""
+"""Longer names are compared with none, and cut when they are told."""
+
+MOST_TOLD = 20
+"""So many unknown names are told one by one; a file with more of them is no typo."""
 
 
 @dataclass(frozen=True)
 class UnknownName:
     """A name in the shortlist that no preloaded app has, and the app that it may mean.
 
-    The search for that one is bounded: see `MOST_SEARCHED` and `MOST_CHARACTERS`.
+    A long name is cut.
     """
 
     name: str
@@ -80,18 +80,25 @@ def select(
 ) -> tuple[tuple[str, ...], tuple[UnknownName, ...]]:
     """Split `names` into those that are known, in order, and those that are not.
 
-    Names match whole and by case, never in part.
+    Names match whole and by case, never in part. Of very many unknown ones the last entry says how
+    many more there are.
     """
     chosen = []
-    unknown: list[UnknownName] = []
+    strange = []
     all_known = frozenset(known)
     for name in names:
         if name in all_known:
             chosen.append(name)
         else:
-            searched = len(unknown) < MOST_SEARCHED
-            unknown.append(UnknownName(name, _nearest(name, known) if searched else None))
+            strange.append(name)
+    unknown = [UnknownName(_cut(name), _nearest(name, known)) for name in strange[:MOST_TOLD]]
+    if len(strange) > MOST_TOLD:
+        unknown.append(UnknownName(f"... and {len(strange) - MOST_TOLD} more names", None))
     return tuple(chosen), tuple(unknown)
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= MOST_CHARACTERS else f"{name[:MOST_CHARACTERS]}..."
 
 
 def _nearest(name: str, known: Collection[str]) -> str | None:

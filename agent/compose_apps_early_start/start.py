@@ -7,7 +7,17 @@ import time
 from types import FrameType
 from typing import NoReturn
 
-from . import bundle, oneshots, plan, registration, report, restorable, selection
+from . import (
+    bundle,
+    jobs,
+    oneshots,
+    plan,
+    pulse,
+    registration,
+    report,
+    restorable,
+    selection,
+)
 from .cause import NOT_TRIED, Cause, Failure
 from .compose import Compose
 from .errors import EarlyStartError, EngineError, InterruptedRun
@@ -34,7 +44,8 @@ def start(settings: Settings) -> int:
     listener = (
         report.journal if report.connected_to_journal(os.environ) else report.terminal(sys.stderr)
     )
-    listeners = [listener, report.status(os.environ)]
+    shown = pulse.status(os.environ, lambda: jobs.holding_up_docker(settings))
+    listeners = [listener, shown]
     file = registration.registered_by(settings)
     if file:
         message = f"this device is registered ({file}): nothing is started"
@@ -149,8 +160,8 @@ def _run(
     from .runner import Runner
 
     tell(Event(Kind.WAITING, "waiting for dockerd"))
-    if not settings.last_run.exists():
-        # The first boot: apps will have to come up. Later ones mostly find them running.
+    if _is_first_run(settings):
+        # Apps will have to come up. Later runs mostly find them running.
         compose.read_ahead()
     began = time.monotonic()
     deadline = began + settings.engine_seconds
@@ -159,6 +170,7 @@ def _run(
             engine = Engine.connect(settings, deadline - time.monotonic())
             ready = time.monotonic()
             state = engine.state(wanted.images, wanted.folders)
+            stored = selection.stored_images(wanted, state, engine)
             evidence.engine = engine
             break
         except EngineError as error:
@@ -167,10 +179,16 @@ def _run(
                 return True
         time.sleep(ENGINE_RETRY_SECONDS)
     tell(Event(Kind.READY, "dockerd is ready", seconds=ready - began))
-    stored = selection.stored_images(wanted, state, engine)
     finished = oneshots.recall(settings, engine.identity())
     the_plan = plan.make(wanted, state, finished, stored)
     return Runner(settings, engine, compose, wanted.store, lock, tell, ready).run(the_plan)
+
+
+def _is_first_run(settings: Settings) -> bool:
+    try:
+        return not settings.last_run.exists()
+    except OSError:  # the disk fails there, which is no reason to start nothing
+        return False
 
 
 def _recorded_app(app: App, installed: str | None) -> AppRecord:

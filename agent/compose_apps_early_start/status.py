@@ -34,7 +34,11 @@ def load(settings: Settings) -> dict[str, Any]:
         record = _load(file)
         if record:
             return record
-    raise NoRunError(
+    raise _no_run()
+
+
+def _no_run() -> NoRunError:
+    return NoRunError(
         "there is no record of a run on this device",
         "see 'systemctl status compose-apps-early-start'; on a registered device nothing is run",
     )
@@ -55,7 +59,7 @@ def load_number(settings: Settings, number: int) -> dict[str, Any]:
 def load_all(settings: Settings) -> list[dict[str, Any]]:
     """Return the records of all runs that are kept, the oldest first, but for unreadable ones.
 
-    Raises `EarlyStartError` if this user may read none.
+    Raises `NoRunError` if there is none, `EarlyStartError` if this user may not read them.
     """
     found = []
     for file in (*History(settings).files().values(), settings.run_status):
@@ -67,6 +71,8 @@ def load_all(settings: Settings) -> list[dict[str, Any]]:
             continue
         if record:
             found.append(record)
+    if not found:
+        raise _no_run()
     return found
 
 

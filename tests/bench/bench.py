@@ -208,7 +208,7 @@ def _print_noop(bench: Bench, rounds: int) -> None:
     """Everything runs already: what does another run cost?"""
     bench.clean()
     bench.agent()
-    time.sleep(3)  # settled
+    time.sleep(11)  # settled
     serial, agent = Series(), Series()
     for _ in range(rounds):
         serial.values.append(bench.serial()["whole"])

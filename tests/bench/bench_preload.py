@@ -70,6 +70,7 @@ def main() -> int:
             argv, environment = arguments(
                 *("image", source, "--app", big, "--arch", "arm64", "-o", target), *_WAYS[way]
             )
+            shutil.rmtree(folder / ".cache", ignore_errors=True)  # all is fetched
             measured = _measured(argv, environment)
             added = {
                 "restorable store": [packed],
@@ -110,7 +111,9 @@ def _push(port: int, megabytes: int, folder: Path) -> str:
             (folder / f"unpacked/{number}").write_bytes(data)
             yield archive({f"data-{number}": data})
 
-    reference = Registry(port).push_image("factory/big", {"arm64": layers()}, index=False)
+    reference = Registry(port, folder / "registry").push_image(
+        "factory/big", {"arm64": layers()}, index=False
+    )
     for number, blob in enumerate(sorted(folder.glob("registry/docker/**/blobs/**/data"))):
         shutil.copy(blob, folder / "packed" / str(number))
     return reference

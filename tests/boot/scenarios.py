@@ -52,7 +52,7 @@ def limits(**seconds: float) -> dict[str, str]:
 
 
 # An emulated machine on a busy host is a very slow board: what docs/device.md says for those.
-SLOW_BOARD = limits(engine=600, app=600, health=600, run=1200)
+SLOW_BOARD = limits(engine=600, app=600, run=1200)
 
 
 # As fioconfig's service and its handler of one-shot actions run one.
@@ -84,20 +84,24 @@ class Life:
     """Registration file to what `systemctl show` and the agent say with that file alone."""
 
 
-def machine_with(firmware: Firmware) -> Machine:
+NO_CLOCK = "2026-01-01T00:00:00"
+"""A board without a real-time clock begins every boot at the same time."""
+
+
+def machine_with(firmware: Firmware, clock: str = "utc") -> Machine:
     """A machine with one processor: two at a time keep a host with two busy.
 
     And with more than one, QEMU 7.2's emulation makes a guest panic now and then while the kernel
     patches its own code.
     """
-    return Machine(firmware.kernel, firmware.disk, processors=1)
+    return Machine(firmware.kernel, firmware.disk, processors=1, clock=clock)
 
 
 def life(firmware: Firmware) -> Life:
     provided = firmware.samples(*SAMPLES) | ALWAYS_AKTUALIZR | RECORDING_COMPOSE | SLOW_BOARD
     provided[_SHORTLIST] = "# for the test bench\r\nshop, debug-tools\r\n"
     by_hand = {}
-    with machine_with(firmware) as machine:
+    with machine_with(firmware, NO_CLOCK) as machine:
         machine.boot(provided)
         first = look(machine)
         timeline = json.loads(machine.run(f"{AGENT} timeline --json"))
@@ -182,7 +186,11 @@ def by_hand(firmware: Firmware) -> ByHand:
     with machine_with(firmware) as machine:
         machine.boot(provided)
         first = look(machine)
-        machine.run(f"systemctl start {AGENT}; systemctl restart {AGENT}")
+        machine.run(
+            f"systemctl start {AGENT}; systemctl restart --no-block {AGENT};"
+            "date --set='400 days'; sleep 3; date --set='800 days ago';"
+            f"systemctl start {AGENT}; date --set='400 days'"
+        )
         again = taken(machine)
         machine.run(f"{interrupted} systemctl stop {AGENT}")
         stopped = taken(machine)
@@ -205,13 +213,15 @@ def by_hand(firmware: Firmware) -> ByHand:
 class Flashed:
     """One boot of a freshly flashed device.
 
-    ``held``: what was seen while it was going on. ``timeline``: what `timeline --json` prints, if
+    ``held``: what was seen while it was going on. ``later``: what the agent still tells after a
+    power cut and a registration, in the next boot. ``timeline``: what `timeline --json` prints, if
     that was asked for.
     """
 
     provided: Mapping[str, str]
     first: Boot
     held: str = ""
+    later: str = ""
     timeline: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -229,6 +239,7 @@ def trouble(firmware: Firmware) -> Flashed:
     """One app that hangs, one that crash-loops, one without its image, one good one."""
     worker = "hub.example.test/factory/worker"
     absent = f"hub.example.test/factory/absent@sha256:{'0' * 64}"
+    crash = ["sh", "-c", "echo no cloud, giving up; exit 3"]
     never_healthy = {"test": ["CMD", "false"], "interval": "1s", "start_period": "1h"}
     condition = {"database": {"condition": "service_healthy"}}
     provided = {
@@ -244,13 +255,19 @@ def trouble(firmware: Firmware) -> Flashed:
         ),
         **firmware.app(
             "crashes",
-            {"services": {"main": {"image": worker, "command": ["false"], "restart": "always"}}},
+            {"services": {"main": {"image": worker, "command": crash, "restart": "always"}}},
         ),
         **firmware.app("lacks-image", {"services": {"main": {"image": absent}}}),
         **ALWAYS_AKTUALIZR,
         **limits(engine=600, run=400),
     }
-    return _first_boot(firmware, provided)
+    with machine_with(firmware) as machine:
+        machine.boot(provided)
+        first = look(machine)
+        machine.cut_power()
+        machine.boot({"/var/sota/sota.toml": ""})
+        later = machine.run(f"{AGENT} status --log crashes; {AGENT} status --list")
+    return Flashed(provided, first, later=later)
 
 
 def no_dockerd(firmware: Firmware) -> Flashed:
@@ -267,14 +284,15 @@ def no_dockerd(firmware: Firmware) -> Flashed:
 def wait_online(firmware: Firmware) -> Flashed:
     """A wait-online service is enabled, and there is no network to wait for."""
     provided = firmware.samples("debug-tools") | ALWAYS_AKTUALIZR | SLOW_BOARD
-    waiting = f"until systemctl show --property=StatusText {AGENT} | grep dockerd; do :; done;"
+    show = f"systemctl show --property=StatusText {AGENT}"
+    waiting = f"until {show} | grep 'dockerd, .* s: '; do sleep 0.5; done;"
     shown = f"{AGENT} status; systemctl list-jobs --no-pager"
     with machine_with(firmware) as machine:
         machine.boot(provided, "systemd.wants=wait-online.service")
         held = machine.run(f"{waiting} {shown}")
         first = look(machine)
         timeline = json.loads(machine.run(f"{AGENT} timeline --json"))
-        return Flashed(provided, first, held, timeline)
+        return Flashed(provided, first, held, timeline=timeline)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """What goes wrong at a first boot stays where it is: the other apps and the OTA client start."""
 
+import re
+
 from boot.boots import AGENT, APP_RUNS, assert_good, assert_nothing_lost
 from boot.scenarios import WAIT_ONLINE_SECONDS, Flashed
 from virtual_device.firmware import Firmware
@@ -47,6 +49,24 @@ def test_bad_apps_cost_nothing_that_was_preloaded(trouble: Flashed, flashed: Fir
     assert_nothing_lost(trouble.first, flashed, trouble.provided)
 
 
+def test_after_a_power_cut_and_a_registration_the_reason_is_still_there(trouble: Flashed) -> None:
+    record = trouble.first.record
+    assert "\ncrashes: crash-loop: " in trouble.later
+    assert "\nno cloud, giving up\n" in trouble.later
+    assert '"ExitCode": 3' in trouble.later
+    assert f"\n{record['run']}    {record['started']}  degraded  4" in trouble.later
+
+
+def test_the_record_has_the_boot_and_its_time_as_systemd_has_them(trouble: Flashed) -> None:
+    boot = trouble.first
+    assert {entry["_BOOT_ID"] for entry in boot.journal} == {boot.record["boot_id"]}
+    steps = {each["state"]: each["uptime"] for each in boot.record["steps"]}
+    assert abs(steps["started"] - boot.began(AGENT)) < 1.0
+    assert boot.began(AGENT) < steps["loaded"] < steps["waiting"] < steps["ready"]
+    ended = int(boot.unit["InactiveEnterTimestampMonotonic"]) / 1e6
+    assert steps["ready"] < steps["ended"] < ended
+
+
 def test_a_dockerd_that_does_not_start_is_reported(no_dockerd: Flashed) -> None:
     boot = no_dockerd.first
     assert boot.units["docker.service"]["ActiveState"] == "failed"
@@ -75,7 +95,11 @@ def test_a_wait_online_service_holds_dockerd_back_and_the_agent_says_what_it_wai
     waited = wait_online.first.stand_ins["wait-online"].seconds
     assert wait_online.first.began("docker") >= waited + WAIT_ONLINE_SECONDS
     assert 0 < wait_online.first.began(AGENT) < waited + WAIT_ONLINE_SECONDS
-    assert "waiting for dockerd" in wait_online.held
+    # The agent asks systemd from within its sandbox.
+    said = re.search(r"StatusText=waiting for dockerd, (\d+) s: (.*)", wait_online.held)
+    assert said
+    assert "docker.service waits, systemd is busy with " in said[2]
+    assert "wait-online.service" in said[2]
     assert "wait-online.service" in wait_online.held
 
 

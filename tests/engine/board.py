@@ -162,6 +162,7 @@ class Board:
     ) -> Start:
         """Begin `compose-apps-early-start start`, by the command `before` if there is one."""
         argv = [*before, AGENT, "start", *arguments]
+        env = {**QUICK, **(env or {})}
         return Start(self, self.device.popen(argv, env=env, stderr=subprocess.PIPE))
 
     def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> Run:
@@ -187,7 +188,9 @@ class Board:
 
     def evidence(self, *app: str) -> dict[str, Any]:
         """What `status --log --json` shows."""
-        return documents.evidence(self.device.run([AGENT, "status", "--json", "--log", *app]).stdout)
+        return documents.evidence(
+            self.device.run([AGENT, "status", "--json", "--log", *app]).stdout
+        )
 
     def plan(self, *arguments: str) -> dict[str, Any]:
         """What `plan --json` shows."""
@@ -313,4 +316,4 @@ def limits(**seconds: float) -> dict[str, str]:
 
 
 QUICK = limits(settle=0.2)
-"""Where the settling time is not the point."""
+"""For every run: the settling time is the point of few tests, and those set their own."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from docker.errors import APIError
 from engine.apps import app, shell, waiting_for, worker
-from engine.board import QUICK, Board, assert_success, limits
+from engine.board import Board, assert_success, limits
 from virtual_device import Device
 
 LATE = 10  # seconds
@@ -106,7 +106,7 @@ def test_a_dockerd_that_is_killed_and_stays_away_is_not_waited_for_for_ever(boar
     board.device.start_dockerd()
     assert {key: board.possessions().get(key) for key in before} == before
     board.shell("touch /srv/go/now")
-    board.start_well(env=QUICK)
+    board.start_well()
 
 
 @pytest.mark.parametrize("held", [False, True], ids=["no socket", "socket only"])
@@ -131,7 +131,7 @@ def test_without_dockerd_it_gives_up_in_time_and_says_why(board: Board, held: bo
     # Nothing was damaged: as soon as dockerd is there, they run.
     board.shell("rm -r /var/sota/compose-apps/broken")
     board.device.start_dockerd()
-    board.start_well(env=QUICK)
+    board.start_well()
 
 
 def test_an_app_that_comes_up_slowly_holds_back_no_other(board: Board) -> None:
@@ -153,16 +153,16 @@ def test_what_ended_with_dockerd_is_no_one_shot_that_is_done(board: Board) -> No
     board.preload("mixed", app(once=shell("echo >>/data/runs", **DATA), worker=polite))
     board.shell("mkdir /srv/data")
     board.device.start_dockerd()
-    board.start_well(env=QUICK)
+    board.start_well()
     ids = set(board.lives())
     board.record_compose_calls()
-    board.start_well(env=QUICK)
+    board.start_well()
     assert board.compose_calls() == []  # it saw the one-shot end under this dockerd
     board.device.stop_dockerd()
     board.device.start_dockerd()
     assert board.states() == {"mixed-once-1": "exited", "mixed-worker-1": "exited"}
     assert {each["State"]["ExitCode"] for each in board.containers()} == {0}
-    board.start_well(env=QUICK)
+    board.start_well()
     assert board.states() == {"mixed-once-1": "exited", "mixed-worker-1": "running"}
     assert set(board.lives()) == ids
     assert board.shell("cat /srv/data/runs | wc -l").strip() == "2"
@@ -212,7 +212,7 @@ def test_a_run_whose_dockerd_hangs_ends_when_it_is_told_to(board: Board) -> None
     board.preload("slow", waiting_for("/srv/go/now"))
     board.shell("mkdir /srv/go")
     dockerd = board.device.start_dockerd()
-    run = board.begin(env=QUICK)
+    run = board.begin()
     board.await_event("start", "slow-first-1")
     dockerd.send_signal(signal.SIGSTOP)
     try:

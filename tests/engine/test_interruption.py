@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from engine.apps import app, waiting_for, worker
-from engine.board import AGENT, QUICK, Board, Start, assert_success, limits
+from engine.board import AGENT, Board, Start, assert_success, limits
 
 OWN_LOCK = "/run/compose-apps-early-start/lock"
 AKTUALIZR_LOCK = "/run/lock/aklite.lock"
@@ -41,7 +41,7 @@ def complete(board: Board) -> None:
     """Let the awaited come, and assert that the next run ends well."""
     shop = board.lives("shop")
     board.shell("touch /srv/go/now")
-    run = board.start(env=QUICK)
+    run = board.start()
     assert_success(run)
     assert board.states("slow") == {"slow-first-1": "exited", "slow-last-1": "running"}
     assert board.lives("shop") == shop
@@ -72,7 +72,7 @@ def test_while_aktualizr_lite_is_at_work_nothing_is_touched(board: Board) -> Non
     assert "aktualizr-lite is at work on the apps" in run.stderr
     assert board.compose_calls() == []
     assert board.containers() == []
-    board.start_well(env=QUICK)
+    board.start_well()
 
 
 def test_while_it_runs_it_holds_the_lock_of_aktualizr_lite(board: Board) -> None:
@@ -115,7 +115,7 @@ def test_a_run_that_is_told_to_end_while_it_waits_for_dockerd_ends(board: Board)
     assert ended.record["state"] == "interrupted"
     assert ended.seconds < 30
     board.device.start_dockerd()
-    board.start_well(env=QUICK)
+    board.start_well()
 
 
 def test_a_run_that_was_killed_is_told_as_such_and_the_next_completes(board: Board) -> None:
@@ -149,4 +149,4 @@ def test_a_status_file_that_was_cut_off_harms_nothing(board: Board) -> None:
     told = board.device.run([AGENT, "status"], check=False)
     assert told.returncode == 1
     assert "not a record of a run. Next: " in told.stderr
-    board.start_well(env=QUICK)
+    board.start_well()

@@ -1,7 +1,7 @@
 """Nothing leaves the device: no registry is asked, no name is looked up."""
 
 from engine.apps import ABSENT, app, worker
-from engine.board import QUICK, Board, assert_success
+from engine.board import Board, assert_success
 
 # An interface with a default route, on which nobody answers; without it every attempt would end
 # before a packet is made, and there would be nothing to count.
@@ -37,7 +37,7 @@ def test_a_run_sends_no_packet(board: Board) -> None:
     board.preload_sample("debug-tools", "shop", "telemetry")
     board.preload("greedy", app(worker=worker(pull_policy="always")))
     board.device.start_dockerd()
-    run = board.start(env=QUICK)
+    run = board.start()
     assert_success(run)
     assert packets(board) == 0
     assert asked(board) == []
@@ -49,7 +49,7 @@ def test_a_missing_image_sends_no_packet(board: Board) -> None:
     board.preload("tagged", app(worker=worker(image="hub2.example.test/factory/other:latest")))
     board.preload("built", app(worker={"build": "https://git.example.test/app.git"}))
     board.device.start_dockerd()
-    run = board.start(env=QUICK)
+    run = board.start()
     assert run.exit_status == 1
     assert set(run.causes.values()) == {"image-missing"}
     assert packets(board) == 0

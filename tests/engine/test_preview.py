@@ -35,7 +35,7 @@ def test_start_does_what_plan_showed(board: Board) -> None:
     assert absent["images"] == [{"reference": ABSENT, "present": False}]
     assert (shop["steps"], shop["cause"]) == ([], None)
     board.record_compose_calls()
-    run = board.start(env=QUICK)
+    run = board.start()
     assert list(run.states) == [each["name"] for each in plan["apps"]]
     assert run.causes == {each["name"]: each["cause"] for each in plan["apps"]}
     assert {call.partition(" ")[0] for call in board.compose_calls()} == {"telemetry"}

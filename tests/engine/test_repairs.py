@@ -2,7 +2,7 @@
 
 import pytest
 from engine.apps import Content, after, app, health, shell, worker
-from engine.board import QUICK, Board, assert_success, limits
+from engine.board import Board, assert_success, limits
 
 EXTERNAL_NETWORK = app(
     {"networks": {"default": {"name": "plant", "external": True}}}, worker=worker()
@@ -103,7 +103,7 @@ def test_a_port_that_another_app_gives_back_is_taken(board: Board) -> None:
     board.device.start_dockerd()
     squatter = board.device.popen(["busybox", "nc", "-l", "-p", "18080"])
     board.shell("until ss -Hltn | grep -q :18080; do :; done")
-    run = board.begin(env=QUICK)
+    run = board.begin()
     run.read_until("web: port-taken")
     squatter.kill()
     assert_success(run.end())
@@ -116,12 +116,12 @@ class TestANetworkThatIsGone:
     def test_a_stopped_container_is_connected_to_the_one_made_anew(self, board: Board) -> None:
         board.preload("stale", app(DATA, worker=worker(volumes=["data:/data"])))
         board.device.start_dockerd()
-        board.start_well(env=QUICK)
+        board.start_well()
         board.shell("docker exec stale-worker-1 sh -c 'echo week >/written; touch /data/keep'")
         board.shell("docker kill stale-worker-1; docker network rm stale_default")
         before = board.possessions()
         ids = set(board.lives())
-        run = board.start(env=QUICK)
+        run = board.start()
         assert run.exit_status == 0, run.stderr
         assert "'stale-worker-1' is connected to 'stale_default' again" in run.stderr
         assert board.states() == {"stale-worker-1": "running"}
@@ -137,7 +137,7 @@ class TestANetworkThatIsGone:
         pinned = worker(networks={"default": {"ipv4_address": "10.91.0.9"}})
         board.preload("stale", app({"networks": {"default": subnet}}, db=worker(), worker=pinned))
         board.device.start_dockerd()
-        board.start_well(env=QUICK)
+        board.start_well()
         db = board.api.inspect_container("stale-db-1")["Id"]
         old = board.api.inspect_container("stale-worker-1")["Id"]
         board.shell("docker kill stale-worker-1; docker network disconnect -f stale_default "
@@ -147,18 +147,18 @@ class TestANetworkThatIsGone:
         del pinned["networks"]["default"]["ipv4_address"]
         board.may_go.add(f"container stale-worker-1 {old[:12]}")
         board.preload("stale", app({"networks": {"default": subnet}}, db=worker(), worker=pinned))
-        run = board.start(env=QUICK)
+        run = board.start()
         assert run.exit_status == 0, run.stderr
         assert board.api.inspect_container("stale-db-1")["Id"] == db
 
     def test_a_container_that_runs_without_its_network_is_connected(self, board: Board) -> None:
         board.preload("lonely", app(worker=worker(ports=["18081:80"])))
         board.device.start_dockerd()
-        board.start_well(env=QUICK)
+        board.start_well()
         before = board.lives()
         board.shell("docker network disconnect -f lonely_default lonely-worker-1")
         assert board.containers()[0]["NetworkSettings"]["Networks"] == {}
-        run = board.start(env=QUICK)
+        run = board.start()
         assert run.exit_status == 0, run.stderr
         (found,) = board.containers()
         assert list(found["NetworkSettings"]["Networks"]) == ["lonely_default"]
@@ -172,7 +172,7 @@ def test_a_container_that_was_only_created_is_started(board: Board) -> None:
     board.shell("cd /var/sota/compose-apps/cut-off && docker compose create")
     before = set(board.lives())
     assert board.states() == {"cut-off-worker-1": "created"}
-    board.start_well(env=QUICK)
+    board.start_well()
     assert board.states() == {"cut-off-worker-1": "running"}
     assert set(board.lives()) == before
 
@@ -180,9 +180,9 @@ def test_a_container_that_was_only_created_is_started(board: Board) -> None:
 def test_a_recreation_that_was_cut_off_is_completed(board: Board) -> None:
     board.preload("cut-off", app(worker=worker()))
     board.device.start_dockerd()
-    board.start_well(env=QUICK)
+    board.start_well()
     board.shell("docker kill cut-off-worker-1; docker rename cut-off-worker-1 0a1b2c3d_cut-off")
-    board.start_well(env=QUICK)
+    board.start_well()
     assert list(board.states().values()) == ["running"]
 
 
@@ -194,7 +194,7 @@ class TestWhatIsLeftAlone:
         board.preload("logger", app(db=worker(restart="always"), modem=modem))
         board.device.start_dockerd()
         board.shell("mknod /dev/ttyUSB9 c 1 3")
-        board.start_well(env=QUICK)
+        board.start_well()
         board.shell("docker exec logger-db-1 sh -c 'echo week >/written'")
         ids = set(board.lives())
         board.device.stop_dockerd()
@@ -209,20 +209,20 @@ class TestWhatIsLeftAlone:
     def test_a_container_that_is_no_longer_in_the_compose_file_stays(self, board: Board) -> None:
         board.preload("app", app(old=worker(), worker=worker()))
         board.device.start_dockerd()
-        board.start_well(env=QUICK)
+        board.start_well()
         before = board.lives()
         board.preload("app", app(worker=worker()))
-        board.start_well(env=QUICK)
+        board.start_well()
         assert board.lives() == before
 
     def test_a_paused_container_is_told_and_not_touched(self, board: Board) -> None:
         board.preload_sample("shop", "debug-tools")
         board.device.start_dockerd()
-        board.start_well(env=QUICK)
+        board.start_well()
         before = board.lives()
         board.shell("docker pause shop-web-1")
         board.record_compose_calls()
-        run = board.start(env=QUICK)
+        run = board.start()
         assert run.causes == {"debug-tools": None, "shop": "container-paused"}
         assert board.compose_calls() == []
         assert board.lives() == before
@@ -233,7 +233,7 @@ class TestWhatIsLeftAlone:
         keep = app(DATA, worker=worker(volumes=["data:/data"]))
         board.preload("db", keep)
         board.device.start_dockerd()
-        board.start_well(env=QUICK)
+        board.start_well()
         board.shell("docker exec db-worker-1 sh -c 'echo precious >/data/keep'")
         before = board.lives()
         keep["services"]["other"] = worker(cpus=64)
@@ -249,7 +249,7 @@ class TestWhatIsLeftAlone:
         # The way back is as good as ever.
         del keep["services"]["other"]
         board.preload("db", keep)
-        board.start_well(env=QUICK)
+        board.start_well()
         assert board.shell("docker exec db-worker-1 cat /data/keep") == "precious\n"
 
 
@@ -261,7 +261,7 @@ class TestCapitalsInAProjectName:
         board.preload("kiosk", app({"name": "Shop"}, other=worker()))
         board.device.start_dockerd()
         board.record_compose_calls()
-        run = board.start(env=QUICK)
+        run = board.start()
         assert run.causes == {"kiosk": "app-folder-invalid", "shop": None}
         assert not [call for call in board.compose_calls() if call.startswith("kiosk ")]
         assert board.states() == {"shop-worker-1": "running"}
@@ -286,7 +286,7 @@ class TestCapitalsInAProjectName:
         }
         board.foreign_container("lodger", labels)
         before = board.lives()
-        run = board.start(env=QUICK)
+        run = board.start()
         assert run.causes == {"monitor": "project-taken"}
         assert board.lives() == before
 
@@ -306,11 +306,11 @@ class TestAVerdictThatKeeps:
     def test_a_replica_that_is_lost_is_brought_back(self, board: Board) -> None:
         board.preload("pair", app(worker=worker(deploy={"replicas": 2})))
         board.device.start_dockerd()
-        board.start_well(env=QUICK)
+        board.start_well()
         lost = board.api.inspect_container("pair-worker-2")["Id"]
         board.shell("docker rm -f pair-worker-2")
         assert lost not in board.lives()
-        board.start_well(env=QUICK)
+        board.start_well()
         assert sorted(board.states()) == ["pair-worker-1", "pair-worker-2"]
 
     def test_an_app_that_falls_while_others_come_up_is_told(self, board: Board) -> None:

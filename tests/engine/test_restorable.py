@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import stores
-from engine.board import COMPOSE_APPS, QUICK, Board, Run, contents
+from engine.board import COMPOSE_APPS, Board, Run, contents
 from engine.restoring import StoreBoard, busybox, skopeo, store_board
 from engine.watch import watching
 from stores import DOCKER, HOST, OCI, Builder, MadeImage
@@ -92,7 +92,7 @@ def seen(agent_tree: Tree, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         plan = board.plan()
         before = contents(board.store.folder)
         with watching([board.folder("")]) as watch:
-            run = board.start_well(env=QUICK)
+            run = board.start_well()
             names = set(watch.changed())
         yield Seen(board, uris, plan, run, board.loads(), names, before)
 
@@ -174,7 +174,7 @@ def test_a_second_run_loads_nothing_and_calls_no_compose(seen: Seen) -> None:
     board = seen.board
     before, inodes = board.lives(), inodes_of(board)
     board.record_compose_calls()
-    run = board.start_well(env=QUICK)
+    run = board.start_well()
     assert board.compose_calls() == []
     assert board.lives() == before
     assert inodes_of(board) == inodes
@@ -187,6 +187,21 @@ def inodes_of(board: Board) -> dict[str, int]:
     return {str(path): path.stat().st_ino for path in board.folder("").rglob("*")}
 
 
+def test_images_that_are_lost_under_running_containers_come_back(seen: Seen) -> None:
+    """They run on, but aktualizr-lite would take down an app without its images."""
+    board = seen.board
+    before = board.lives("twins")
+    board.shell("ctr --namespace moby images ls -q | xargs ctr --namespace moby images rm")
+    assert board.obstacles(seen.uris["twins"]) != []
+    board.shortlist("twins")
+    board.record_compose_calls()
+    run = board.start_well()
+    assert "is loaded" in run.stderr
+    assert board.obstacles(seen.uris["twins"]) == []
+    assert board.lives("twins") == before
+    assert board.compose_calls() == []
+
+
 def test_images_that_are_lost_come_back_while_the_folder_stays(seen: Seen) -> None:
     """As after docker's check at boot, which drops the whole image database."""
     board = seen.board
@@ -197,7 +212,7 @@ def test_images_that_are_lost_come_back_while_the_folder_stays(seen: Seen) -> No
         board.api.remove_image(image["Id"], force=True)
     assert not board.resolves(seen.plan["apps"][0]["images"][0]["reference"])
     board.shortlist("twins, sibling")
-    board.start_well(env=QUICK)
+    board.start_well()
     assert board.obstacles(seen.uris["twins"]) == []
     assert inodes_of(board) == inodes
 
@@ -225,7 +240,7 @@ def test_neither_a_name_nor_another_architecture_passes_for_an_image(agent_tree:
         (listed,) = board.api.images()
         assert listed["RepoTags"] == [named.reference]  # its digest changed, and no name with it
         assert not board.resolves(named.reference)
-        run = board.start(env=QUICK)
+        run = board.start()
         assert run.causes == {"foreign": "platform-missing", "named": None}
         assert run.app("foreign")["message"] == (
             f"image {foreign.reference}: only linux/arm64 is in the store, "
@@ -273,7 +288,7 @@ def test_on_a_stock_overlay2_folders_come_back_and_images_are_diagnosed(
         board.put("lost", {"web": lost.reference})
         board.device.start_dockerd()
         before, store = board.possessions(), contents(board.store.folder)
-        run = board.start(env=QUICK)
+        run = board.start()
         assert run.exit_status == 3
         assert run.causes == {"fits": None, "lost": "image-not-loaded"}
         message = run.app("lost")["message"]
@@ -288,5 +303,5 @@ def test_on_a_stock_overlay2_folders_come_back_and_images_are_diagnosed(
         assert {key for key in after.keys() - before.keys() if key.startswith("image")} == set()
         # And again: it is not made worse.
         lives = board.lives("fits")
-        assert board.start(env=QUICK).causes == run.causes
+        assert board.start().causes == run.causes
         assert board.lives("fits") == lives

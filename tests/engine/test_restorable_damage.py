@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import stores
-from engine.board import COMPOSE_APPS, QUICK, Run, contents
+from engine.board import COMPOSE_APPS, Run, contents
 from engine.restoring import StoreBoard, busybox, store_board
 from engine.watch import watching
 from stores import MadeApp, MadeImage, member
@@ -113,7 +113,7 @@ def seen(agent_tree: Tree) -> Iterator[Seen]:
         board.device.start_dockerd()
         before = contents(board.store.folder)
         with watching([board.folder("")]) as watch:
-            run = board.start(env=QUICK)
+            run = board.start()
             names = set(watch.changed())
         yield Seen(board, run, spoilt, sound, versions, names, before)
 
@@ -192,7 +192,7 @@ def test_nothing_is_left_of_what_failed(seen: Seen) -> None:
 @pytest.mark.parametrize("name", ["layer-changed", "app-manifest-missing", "no-archive"])
 def test_it_is_never_success_with_nothing_running(seen: Seen, name: str) -> None:
     seen.board.shortlist(name)
-    run = seen.board.start(env=QUICK)
+    run = seen.board.start()
     assert run.exit_status == 1
     assert run.record["state"] == "failed"
     assert run.states == {name: "failed"}

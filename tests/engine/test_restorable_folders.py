@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import stores
-from engine.board import COMPOSE_APPS, QUICK, contents
+from engine.board import COMPOSE_APPS, contents
 from engine.restoring import STAGING, StoreBoard, store_board
 from engine.watch import watching
 from virtual_device import Tree, samples
@@ -54,7 +54,7 @@ def test_what_is_damaged_is_put_back_and_what_is_intact_is_not_touched(board: St
     uris = {name: board.put(name, {"web": worker}, FILES).uri for name in names}
     board.device.path(COMPOSE_APPS).mkdir()
     board.device.start_dockerd()
-    board.start_well(env=QUICK)
+    board.start_well()
     lives, intact = board.lives("intact"), inodes(board.folder("intact"))
     for name, damage in DAMAGES.items():
         folder = f"{COMPOSE_APPS}/{name}"
@@ -65,7 +65,7 @@ def test_what_is_damaged_is_put_back_and_what_is_intact_is_not_touched(board: St
         board.shell(damage.format(folder))
     kept = {name: inodes(board.folder(name)) for name in DAMAGES if name not in ("gone", "empty")}
     with watching([board.folder("")]) as watch:
-        run = board.start_well(env=QUICK)
+        run = board.start_well()
         assert set(watch.changed()) == {"gone"}
     for name, uri in uris.items():
         assert board.obstacles(uri) == [], name
@@ -92,7 +92,7 @@ def test_a_running_app_is_repaired_under_its_feet(board: StoreBoard) -> None:
     files = {**FILES, "data/seed": b"seed", "mount/a": b"a", "mount/deep/b": b"b"}
     uri = board.put("shop", {"web": worker}, files, volumes=volumes).uri
     board.device.start_dockerd()
-    board.start_well(env=QUICK)
+    board.start_well()
     folder = f"{COMPOSE_APPS}/shop"
     board.shell(
         f"cd {folder}; echo precious >data/mine; chown -R 999:998 data; chmod 2770 data;"
@@ -104,7 +104,7 @@ def test_a_running_app_is_repaired_under_its_feet(board: StoreBoard) -> None:
     )
     lives, before = board.lives(), inodes(board.folder("shop"))
     board.shell("docker exec -d shop-web-1 sh -c 'while true; do echo x >>/data/log; done'")
-    board.start_well(env=QUICK)
+    board.start_well()
     assert board.obstacles(uri) == []
     assert board.lives() == lives
     after = inodes(board.folder("shop"))
@@ -135,7 +135,7 @@ def test_a_file_in_the_place_of_an_apps_folder_is_somebodys_and_stays(board: Sto
     board.put("other", {"web": worker})
     board.shell(f"mkdir {COMPOSE_APPS}; echo mine >{COMPOSE_APPS}/shop")
     board.device.start_dockerd()
-    run = board.start(env=QUICK)
+    run = board.start()
     assert run.causes == {"other": None, "shop": "folder-not-restored"}
     assert board.folder("shop").read_text() == "mine\n"
 
@@ -150,7 +150,7 @@ def test_too_little_space_for_a_folder_is_found_before_anything_is_written(
     small = board.put("small", {"web": worker}, FILES)
     board.device.start_dockerd()
     with watching([board.device.path("/var/sota")]) as watch:
-        run = board.start(env=QUICK)
+        run = board.start()
         seen = set(watch.changed())
     assert run.causes == {"large": "no-space", "small": None}
     assert "bytes, " in run.app("large")["message"]
@@ -181,7 +181,7 @@ def test_a_run_that_is_killed_at_any_moment_is_completed_by_the_next(
     with watching([board.folder("")]) as watch:
         # From the first file in the scratch folder to after the last one is in its place.
         for wanted in ("docker-compose.yml", "site/1/1", "site/30/990", None):
-            run = board.begin(env=QUICK)
+            run = board.begin()
             seen = wait_for(staging / "new" / wanted if wanted else folder / "site/39/1199")
             os.kill(run.process.inner_pid or run.process.pid, signal.SIGKILL)
             assert run.end().exit_status == -signal.SIGKILL
@@ -191,7 +191,7 @@ def test_a_run_that_is_killed_at_any_moment_is_completed_by_the_next(
                 assert found == {}  # whole or not at all
             for name in whole.keys() & found.keys():
                 assert found[name] == whole[name], name
-        board.start_well(env=QUICK)
+        board.start_well()
         assert set(watch.changed()) <= {"shop"}
     assert board.obstacles(uri) == []
     assert board.compose_apps() == ["shop"]

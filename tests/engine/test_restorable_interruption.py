@@ -47,7 +47,7 @@ class Large:
         self.quick = board.put("quick", {"web": quick.reference})
         board.device.path(COMPOSE_APPS).mkdir()
         self.dockerd = board.device.start_dockerd()
-        board.start_well(env=QUICK)
+        board.start_well()
         board.api.remove_container("quick-web-1", force=True)
         shutil.copytree(made.folder, board.store.folder, dirs_exist_ok=True)
         self.image = made.image
@@ -61,7 +61,7 @@ class Large:
 
     def converges(self) -> None:
         """Assert that the next run completes what was begun."""
-        self.board.start_well(env=QUICK)
+        self.board.start_well()
         for app in (self.app, self.quick):
             assert self.board.obstacles(app.uri) == []
         assert self.board.compose_apps() == ["large", "quick"]
@@ -95,7 +95,7 @@ def test_an_app_that_needs_no_image_starts_while_anothers_is_loaded(
             "mkdir /var/sota/reset-apps; mount -t tmpfs tmpfs /var/sota/reset-apps"
         )  # overlayfs knows no leases
         large = Large(board, agent_tree, made)
-        run = board.begin(env=QUICK)
+        run = board.begin()
         with held_back(board.store.blobs / made.image.layers[1]):
             run.read_until("quick: runs")
             assert not board.resolves(made.image.reference)
@@ -148,7 +148,7 @@ def test_a_load_that_outlasts_the_run_is_told_and_not_begun_at_each_boot(large: 
 def test_a_store_of_dockerds_that_is_read_only_is_told_as_that(large: Large) -> None:
     ingest = "/var/lib/containerd/io.containerd.content.v1.content/ingest"
     large.board.shell(f"mount -t tmpfs -o ro tmpfs {ingest}")
-    run = large.board.start(env=QUICK)
+    run = large.board.start()
     assert run.causes == {"large": "read-only", "quick": None}
     assert "read-only file system" in run.app("large")["message"]
     large.board.shell(f"umount {ingest}")
@@ -192,7 +192,7 @@ def test_too_little_space_for_an_image_is_found_before_anything_is_sent(
         board.shell("mount -t tmpfs -o size=64m tmpfs /var/lib/containerd")
         large = Large(board, agent_tree, made)
         before = {each["Id"] for each in board.api.images()}
-        run = board.start(env=QUICK)
+        run = board.start()
         assert run.exit_status == 3
         assert run.causes == {"large": "no-space", "quick": None}
         message = run.app("large")["message"]
@@ -217,7 +217,7 @@ def test_on_overlay2_too_the_space_is_checked_before(
         board.put("large", {"web": made.image.reference})
         board.shell("mount -t tmpfs -o size=64m,mode=0710 tmpfs /var/lib/docker")
         board.device.start_dockerd()
-        run = board.start(env=QUICK)
+        run = board.start()
         assert run.exit_status == 1
         assert run.causes == {"large": "no-space"}
         assert run.record["state"] == "failed"
@@ -226,6 +226,6 @@ def test_on_overlay2_too_the_space_is_checked_before(
             "mount -o remount,size=1g /var/lib/docker;"
             "mount -t tmpfs -o ro tmpfs /var/lib/docker/tmp"
         )
-        run = board.start(env=QUICK)
+        run = board.start()
         assert run.causes == {"large": "read-only"}
         board.shell("umount /var/lib/docker/tmp")

@@ -74,7 +74,7 @@ def test_unknown_names_are_reported_and_the_others_start(board: Board) -> None:
     board.shortlist("telemetrie web shop")
     board.device.start_dockerd()
     before = board.possessions_of_apps()
-    run = board.start(env=QUICK)
+    run = board.start()
     assert run.exit_status == 3
     assert run.record["state"] == "degraded"
     assert run.states == {"shop": "running"}
@@ -93,7 +93,7 @@ def test_names_match_whole_never_in_part(board: Board) -> None:
         board.preload(name, "services:\n  worker:\n    image: hub.example.test/factory/worker\n")
     board.shortlist("webserver x.z")
     board.device.start_dockerd()
-    run = board.start(env=QUICK)
+    run = board.start()
     assert run.exit_status == 3
     assert run.states == {"webserver": "running"}
     assert [each["name"] for each in run.record["unknown"]] == ["x.z"]

@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
-from compose_apps_preload.factory_config import FactoryConfig, load, read
+from compose_apps_preload.configuration.factory_config import FactoryConfig, load, read
+
+CHECKOUT = Path(__file__).parents[2]
+PATHS = tuple(str(CHECKOUT / path) for path in ("agent", "packaging/preload"))
+"""Where the tool's modules are."""
 
 DATA = Path(__file__).parent / "data"
 ADVANCED = DATA / "advanced.yml"

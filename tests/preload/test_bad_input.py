@@ -5,12 +5,13 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from compose_apps_preload.cli import main
+from compose_apps_preload.configuration.factory_config import load, read
+from compose_apps_preload.configuration.lint import lint
+from compose_apps_preload.configuration.matrix import rows, text
 from compose_apps_preload.errors import PreloadError
-from compose_apps_preload.factory_config import load, read
 from compose_apps_preload.finding import Severity
-from compose_apps_preload.lint import lint
-from compose_apps_preload.matrix import rows, text
 from compose_apps_preload.yaml_tree import MOST_BYTES
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -213,7 +214,10 @@ KEYS = st.sampled_from(
     ]
 )
 SCALARS = st.sampled_from(
-    ["true", "null", "", "1", "0 ", "a,b", ",", "devel", '"\\ud800"', "!!bool x", "!!null [a]", "~"]
+    [
+        *("true", "null", "", "1", "0 ", "a,b", ",", "devel", "~", '"\\ud800"'),
+        *("!!bool x", "!!null [a]", "!secret a", "2024-13-45", "!!set a", "="),
+    ]
 )
 FLOWS = st.recursive(
     SCALARS,
@@ -251,3 +255,5 @@ def test_anything_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
         assert any(each.severity is Severity.ERROR for each in config.findings)
     else:
         assert text(list(rows(found, lambda _ref: ("a",))))
+        # CI reads the file by PyYAML too.
+        yaml.safe_load(content)

@@ -3,11 +3,9 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-import compose_apps_preload
 import pytest
-from preload.given import ADVANCED
+from preload.given import ADVANCED, PATHS
 
 
 @pytest.mark.parametrize(
@@ -24,7 +22,7 @@ def test_the_output_may_go_to(redirection: str, status: int, said: str) -> None:
     command = f"(sleep 0.2; {sys.executable} -m compose_apps_preload matrix {ADVANCED})"
     done = subprocess.run(
         ["bash", "-c", f"{command} {redirection}; exit ${{PIPESTATUS[0]}}"],
-        env=os.environ | {"PYTHONPATH": str(Path(compose_apps_preload.__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(PATHS)},
         capture_output=True,
         text=True,
         check=False,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from compose_apps_preload.cli import main
-from compose_apps_preload.containers import Checkout
+from compose_apps_preload.configuration.containers import Checkout
 from compose_apps_preload.errors import PreloadError
 from preload.given import ADVANCED, ALL_TAGGED, BRANCHES
 

@@ -1,12 +1,13 @@
 """What lint finds, where, and how it says so."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 from compose_apps_preload.cli import main
+from compose_apps_preload.configuration.lint import REMOVED, lint
 from compose_apps_preload.finding import Severity
-from compose_apps_preload.lint import REMOVED, lint
 from preload.given import ADVANCED, ALL_TAGGED, DATA, apps_of, seen, written
 
 APPS = ("money-making-app", "debug-tools")
@@ -103,6 +104,68 @@ def found(folder: Path, text: str, apps: tuple[str, ...] | None = APPS) -> list[
             id="preloaded_images where nobody reads it",
         ),
         pytest.param(
+            "lmp:\n  preloaded_images:\n    enabled: true\ncontainers:\ntagging:\n"
+            "  refs/heads/master:\n  - tag: master\npreloaded_images:\n  enabled: true\n",
+            [("error", "misplaced-key", 5, 1), ("error", "misplaced-key", 8, 1)],
+            id="keys of a section without their indentation",
+        ),
+        pytest.param(
+            "containers:\n  enabled: true\n  shortlist: a\n  APP_SHORTLIST: a\n",
+            [("error", "misplaced-key", line, 3) for line in (2, 3, 4)],
+            id="keys that belong one level deeper",
+        ),
+        pytest.param(
+            "lmp:\n  ref_options:\n    refs/heads/devel:\n      APP_SHORTLIST: a\n",
+            [("error", "misplaced-key", 4, 7)],
+            id="a branch without params",
+        ),
+        pytest.param(
+            "lmp:\n  params:\n    enabled: 1\n    shortlist: a\n",
+            [],
+            id="params of others",
+        ),
+        pytest.param(
+            "lmp:\n  tagging:\n    refs/heads/a: [{tag: a, inherits: b}]\n",
+            [("warning", "unknown-key", 3, 29)],
+            id="inherits for inherit",
+        ),
+        pytest.param(
+            "lmp:\n  tagging:\n    refs/heads/a: [{tag: a}, {tag: a}]\n"
+            "    refs/heads/b: [{tag: a}]\n",
+            [("warning", "repeated-tag", 3, 36), ("warning", "repeated-tag", 4, 26)],
+            id="a tag twice",
+        ),
+        pytest.param(
+            "lmp:\n  tagging:\n    refs/heads/a: [{tag: a, inherit: mian}]\n"
+            "containers:\n  tagging:\n    refs/heads/main: [{tag: main, inherit: a}]\n",
+            [("error", "unknown-tag", 3, 38)],
+            id="a tag that nobody makes",
+        ),
+        pytest.param(
+            "lmp:\n  tagging:\n    refs/heads/a: [{tag: a, inherit: mian}]\n",
+            [],
+            id="a tag that may be made by any branch",
+        ),
+        pytest.param(
+            "lmp:\n  tagging:\n    refs/heads/a: [{tag: a}]\n"
+            "containers:\n  tagging:\n"
+            "    refs/heads/b: [{tag: b}, {tag: c, inherit: a}, {tag: a}]\n",
+            [("warning", "no-platform", 6, 26)],
+            id="a tag without a platform",
+        ),
+        pytest.param(
+            "notify:\n  password: !secret x\n  since: 2024-13-45\n  until: 2024-12-24\n  = : 1\n"
+            "  ? [a]\n  : !!int b\n",
+            [
+                ("error", "unreadable", 2, 13),
+                ("error", "unreadable", 3, 10),
+                ("error", "unreadable", 5, 3),
+                ("error", "unreadable", 6, 5),
+                ("error", "unreadable", 7, 5),
+            ],
+            id="values that CI's reader cannot make, in a section of others",
+        ),
+        pytest.param(
             "notify:\n  email: a\ncontainers:\n  platforms: [arm64]\nlmp:\n  machines: [a]\n",
             [],
             id="keys of others",
@@ -179,8 +242,9 @@ lmp:
   tagging:
     refs/heads/production: [{tag: production, inherit: master}]
 """
-    (finding,) = lint(seen(tmp_path, text), apps_of)
-    assert finding.code == "nothing-left"
+    (finding,) = (
+        each for each in lint(seen(tmp_path, text), apps_of) if each.code == "nothing-left"
+    )
     assert "the Targets of master (containers), production (lmp) have" in finding.message
 
 
@@ -206,6 +270,42 @@ def test_a_removed_key_comes_with_its_replacement(tmp_path: Path, key: str) -> N
     (finding,) = lint(seen(tmp_path, f"{section}:\n  {name}: true\n"))
     assert finding.severity is Severity.ERROR
     assert finding.hint == f"write {section}.preloaded_images.enabled: true"
+
+
+def test_a_tag_that_nobody_makes_comes_with_the_nearest_one(tmp_path: Path) -> None:
+    text = "containers: {tagging: {refs/heads/main: [{tag: main}]}}\n"
+    text += "lmp: {tagging: {refs/heads/a: [{tag: main, inherit: mian}]}}\n"
+    (finding,) = lint(seen(tmp_path, text))
+    assert finding.message.startswith('refs/heads/a inherits from Targets tagged "mian"')
+    assert finding.hint.startswith("if main was meant")
+
+
+def test_a_file_as_the_document_prints_it_is_told_what_it_lacks(tmp_path: Path) -> None:
+    as_printed = "\n".join(line.strip() for line in ADVANCED.read_text().splitlines())
+    codes = {each.code for each in lint(seen(tmp_path, as_printed))}
+    assert {"misplaced-key", "duplicate-key"} <= codes
+
+
+@pytest.mark.parametrize("what", ["branches", "names", "keys"])
+def test_ten_times_the_input_takes_about_ten_times_as_long(tmp_path: Path, what: str) -> None:
+    def seconds(size: int) -> float:
+        numbers = range(size)
+        names = ",".join(f"app-{n}" for n in numbers) if what == "names" else "app-1,app-2"
+        text = f"containers:\n  preloaded_images: {{enabled: true, shortlist: '{names}'}}\n"
+        if what == "branches":
+            text += "  tagging:\n" + "".join(
+                f"    refs/heads/b{n}: [{{tag: t{n}}}]\n" for n in numbers
+            )
+        if what == "keys":
+            text += "".join(f"  share_list_{n}: a\n" for n in numbers)
+        config = seen(tmp_path, text)
+        apps = tuple(f"other-{n}" for n in numbers)
+        began = time.process_time()
+        assert len(lint(config, lambda _ref: apps)) >= 3
+        return time.process_time() - began
+
+    # Were it quadratic, it would be a hundred times.
+    assert seconds(4000) < 30 * seconds(400) + 0.1
 
 
 # Its forms

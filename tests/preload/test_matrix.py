@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 from compose_apps_preload.cli import main
-from compose_apps_preload.factory_config import load
-from compose_apps_preload.matrix import rows, text
+from compose_apps_preload.configuration.factory_config import load
+from compose_apps_preload.configuration.matrix import rows, text
 from preload.given import ADVANCED, ALL_TAGGED, DATA, apps_of, loaded
 
 LETTER = """\

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 from compose_apps_preload.cli import main
-from compose_apps_preload.factory_config import BUILDS, Build, load
-from compose_apps_preload.resolve import NothingLeftError, Resolution, resolve
+from compose_apps_preload.configuration.factory_config import BUILDS, Build, load
+from compose_apps_preload.configuration.resolve import NothingLeftError, Resolution, resolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from preload.given import ADVANCED, ALL_TAGGED, DATA, apps_of, loaded

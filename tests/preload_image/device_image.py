@@ -18,7 +18,9 @@ _TABLES = {
 ROOT_START = 18432 * 512
 
 
-def ext4(file: Path, *, label: str = "otaroot", ostree: bool = True, mib: int = 48) -> Path:
+def ext4(
+    file: Path, *, label: str = "otaroot", ostree: bool = True, mib: int = 48, features: str = ""
+) -> Path:
     """Make an ext4 image of a device's root file system, OSTree's or a plain one."""
     root = file.with_name(f"{file.name}.tree")
     var = root / ("ostree/deploy/lmp/var" if ostree else "var")
@@ -27,20 +29,9 @@ def ext4(file: Path, *, label: str = "otaroot", ostree: bool = True, mib: int = 
     (var / "sota/keep").write_text("what the image build left\n")
     (root / "etc").mkdir()
     (root / "etc/os-release").write_text("ID=lmp\n")
-    argv = [
-        "mke2fs",
-        "-q",
-        "-t",
-        "ext4",
-        "-b",
-        "4096",
-        "-L",
-        label,
-        "-d",
-        str(root),
-        str(file),
-        f"{mib}M",
-    ]
+    argv = ["mke2fs", "-q", "-t", "ext4", "-b", "4096", "-L", label, "-d", str(root)]
+    argv += ["-O", features] if features else []
+    argv += [str(file), f"{mib}M"]
     subprocess.run(argv, check=True, stderr=subprocess.DEVNULL)
     return file
 
@@ -67,7 +58,8 @@ def sha256(file: Path) -> str:
 
 def flash(image: Path, target: Path) -> Path:
     """Write an image by its block map to a disk that is full of something else."""
-    bmap = image.with_name(image.name.removesuffix(".gz") + ".bmap")
+    packed = image.suffix in (".gz", ".xz", ".zst")
+    bmap = image.with_name(f"{image.stem if packed else image.name}.bmap")
     # bmaptool checks every range, but empties a target that is a file and no device.
     checked = target.with_name(f"{target.name}.checked")
     subprocess.run(["bmaptool", "--quiet", "copy", "--bmap", bmap, image, checked], check=True)
@@ -109,10 +101,12 @@ def put(image: Path, start: int, source: Path, path: str) -> None:
     subprocess.run(argv, input=commands, text=True, check=True, capture_output=True)
 
 
-def two_roots(file: Path, labels: tuple[str, str], mib: int = 96) -> Path:
+def two_roots(
+    file: Path, labels: tuple[str, str], mib: int = 96, *, second_ostree: bool = True
+) -> Path:
     """Make a disk image with two partitions that could be the root file system."""
     first = ext4(file.with_name("first"), label=labels[0], mib=mib)
-    second = ext4(file.with_name("second"), label=labels[1], mib=mib)
+    second = ext4(file.with_name("second"), label=labels[1], mib=mib, ostree=second_ostree)
     start = ROOT_START + mib * MIB
     with file.open("wb") as disk:
         disk.truncate(start + (mib + 1) * MIB)

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from preload.given import PATHS
 from preload_image.registry import HOST, archive
-
-CHECKOUT = Path(__file__).parents[2]
-_PATHS = ("agent", "packaging/device", "packaging/preload")
 
 
 def _link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:
@@ -94,9 +92,11 @@ class Ended:
 
 def arguments(*words: object) -> tuple[list[str], dict[str, str]]:
     """The command line of this checkout, and the environment it needs."""
-    paths = os.pathsep.join(str(CHECKOUT / path) for path in _PATHS)
+    paths = os.pathsep.join(PATHS)
     argv = [sys.executable, "-m", "compose_apps_preload", *map(str, words)]
-    return argv, {**os.environ, "PYTHONPATH": paths}
+    # Not the cache of who runs the tests, which the devices' trees are in.
+    cache = str(Path.home() / ".cache")
+    return argv, {**os.environ, "PYTHONPATH": paths, "XDG_CACHE_HOME": cache}
 
 
 def preload(*words: object, prefix: tuple[object, ...] = ()) -> Ended:

@@ -24,10 +24,11 @@ _WAIT_SECONDS = 10.0
 
 
 class Registry:
-    """The registry at `port` of loopback."""
+    """The registry at `port` of loopback, whose files are in `folder`."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, folder: Path) -> None:
         self.port = port
+        self.folder = folder
 
     def push_image(
         self,
@@ -37,15 +38,17 @@ class Registry:
         docker: bool = False,
         index: bool = True,
         tag: str = "latest",
+        lie: bool = False,
     ) -> str:
         """Push an image, return its reference by digest.
 
         `layers`: architecture to the tar archives of its layers. `docker`: with docker's media
         types, not OCI's. `index`: of many platforms; else only the first is pushed.
+        `lie`: the config names other layers than there are.
         """
         manifests = []
         for architecture, archives in layers.items():
-            data, kind = self._manifest(repository, architecture, archives, docker=docker)
+            data, kind = self._manifest(repository, architecture, archives, docker=docker, lie=lie)
             if not index:
                 return self._push_manifest(repository, data, kind, tag)
             pushed = self._push_manifest(repository, data, kind)
@@ -64,7 +67,13 @@ class Registry:
         return self._push_manifest(repository, json.dumps(document).encode(), kind, tag)
 
     def _manifest(
-        self, repository: str, architecture: str, archives: Iterable[bytes], *, docker: bool
+        self,
+        repository: str,
+        architecture: str,
+        archives: Iterable[bytes],
+        *,
+        docker: bool,
+        lie: bool,
     ) -> tuple[bytes, str]:
         kinds = (
             (
@@ -81,7 +90,7 @@ class Registry:
         )
         diff_ids, pushed = [], []
         for each in archives:  # one at a time: a benchmark's are large
-            diff_ids.append(digest(each))
+            diff_ids.append(digest(each + bytes(lie)))
             pushed.append(self._described(repository, gzip.compress(each, 1, mtime=0), kinds[2]))
         config = {
             "architecture": architecture,
@@ -135,8 +144,10 @@ def digest(data: bytes) -> str:
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-def archive(files: Mapping[str, bytes | tarfile.TarInfo]) -> bytes:
-    """A layer: path to content, or to a member that is something else."""
+def archive(
+    files: Mapping[str, bytes | tarfile.TarInfo | tuple[tarfile.TarInfo, bytes]],
+) -> bytes:
+    """A layer: path to content, or to a member that is something else, perhaps with its content."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for name, content in files.items():
@@ -144,6 +155,8 @@ def archive(files: Mapping[str, bytes | tarfile.TarInfo]) -> bytes:
                 member = tarfile.TarInfo(name)
                 member.size, member.mode = len(content), 0o755
                 tar.addfile(member, io.BytesIO(content))
+            elif isinstance(content, tuple):
+                tar.addfile(content[0], io.BytesIO(content[1]))
             else:
                 tar.addfile(content)
     return buffer.getvalue()
@@ -168,7 +181,7 @@ def serve(program: Path, folder: Path) -> Iterator[Registry]:
     ):
         try:
             _wait(port, folder / "log")
-            yield Registry(port)
+            yield Registry(port, folder)
         finally:
             process.kill()
 

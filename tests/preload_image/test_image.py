@@ -3,6 +3,8 @@
 import gzip
 import json
 import random
+import re
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ from compose_apps_early_start.store import Store
 from preload_image import device_image
 from preload_image.device_image import ROOT_START, debugfs, dump
 from preload_image.given import Preloaded, app, preload, preload_well
-from preload_image.registry import Registry, archive
+from preload_image.published import published
+from preload_image.registry import HOST, Registry, archive
 
 BLOCK = 4096
 OSTREE_VAR = "/ostree/deploy/lmp/var"
@@ -256,3 +259,70 @@ def test_without_dockers_store_no_privilege_is_needed(tmp_path: Path, telemetry:
     made = preload("image", source, *words, "-o", tmp_path / "out.wic", prefix=powerless)
     assert made.status == 0, made.stderr
     assert preload("verify", tmp_path / "out.wic", prefix=powerless).status == 0
+
+
+@pytest.mark.parametrize("ending", ["xz", "zst"])
+def test_other_compressions_are_written_and_read(
+    tmp_path: Path, telemetry: Path, ending: str
+) -> None:
+    raw = device_image.wic(tmp_path / "in.wic", device_image.ext4(tmp_path / "root"))
+    source = tmp_path / f"in.wic.{ending}"
+    with source.open("wb") as stream:
+        program = {"xz": "xz", "zst": "zstd"}[ending]
+        subprocess.run([program, "-1", "-c", raw], stdout=stream, check=True)
+    words = ("--app", telemetry, "--arch", "arm64", "--no-docker-store")
+    made = tmp_path / f"out.wic.{ending}"
+    preload_well("image", source, *words, "-o", made)
+    assert bill(made)["stores"] == ["restorable"]
+    device_image.assert_sound(device_image.flash(made, tmp_path / "flashed"), ROOT_START)
+
+
+def test_holes_outside_the_root_file_system_are_written_to_the_device(
+    tmp_path: Path, telemetry: Path
+) -> None:
+    source = device_image.wic(tmp_path / "in.wic", device_image.ext4(tmp_path / "root"))
+    words = ("--app", telemetry, "--arch", "arm64", "--no-docker-store")
+    preload_well("image", source, *words, "-o", tmp_path / "out.wic")
+    # The disk was full of ones; zeros of a boot partition are as good as its other bytes.
+    flashed = device_image.flash(tmp_path / "out.wic", tmp_path / "flashed")
+    with flashed.open("rb") as after, (tmp_path / "out.wic").open("rb") as made:
+        assert after.read(ROOT_START) == made.read(ROOT_START)
+
+
+def test_a_partition_may_be_named(tmp_path: Path, telemetry: Path) -> None:
+    source = device_image.two_roots(tmp_path / "in.wic", labels=("one", "two"))
+    words = ("--app", telemetry, "--arch", "arm64", "--no-docker-store", "--partition", "1")
+    preload_well("image", source, *words, "-o", tmp_path / "out.wic")
+    assert "compose-apps" in debugfs(tmp_path / "out.wic", ROOT_START, f"ls {OSTREE_VAR}/sota")
+
+
+def test_the_partition_with_the_deployment_is_taken_before_the_last(
+    tmp_path: Path, telemetry: Path
+) -> None:
+    source = device_image.two_roots(tmp_path / "in.wic", labels=("one", "two"), second_ostree=False)
+    words = ("--app", telemetry, "--arch", "arm64", "--no-docker-store")
+    preload_well("image", source, *words, "-o", tmp_path / "out.wic")
+    assert "compose-apps" in debugfs(tmp_path / "out.wic", ROOT_START, f"ls {OSTREE_VAR}/sota")
+
+
+def test_the_space_that_is_asked_for_stays_free(tmp_path: Path, telemetry: Path) -> None:
+    source = device_image.ext4(tmp_path / "in.ext4")
+    words = ("--app", telemetry, "--arch", "arm64", "--no-docker-store", "--spare", "300M")
+    preload_well("image", source, *words, "-o", tmp_path / "out.ext4")
+    (free,) = re.findall(r"Free blocks: +(\d+)", debugfs(tmp_path / "out.ext4", 0, "stats -h"))
+    assert 300 << 20 <= int(free) * 4096 < 340 << 20
+
+
+def test_published_apps_are_preloaded_by_tag_and_by_digest(
+    tmp_path: Path, registry: Registry, images: Mapping[str, str]
+) -> None:
+    source = device_image.ext4(tmp_path / "in.ext4")
+    uris = [published(registry, name, images["web"]) for name in ("by-tag", "by-digest")]
+    apps = ("--app", f"{HOST}/factory/by-tag:latest", "--app", uris[1])
+    preload_well("image", source, *apps, "--arch", "arm64", "-o", tmp_path / "out.ext4")
+    made = bill(tmp_path / "out.ext4")
+    assert made["problems"] == []
+    assert {each["uri"] for each in made["apps"]} == set(uris)
+    assert made["stores"] == ["restorable", "docker"]
+    folder = dump(tmp_path / "out.ext4", 0, f"{OSTREE_VAR}/sota/compose-apps", tmp_path / "apps")
+    assert (folder / "by-tag/Q&A.html").read_bytes() == b"<p>"

@@ -1,14 +1,17 @@
 """What `image` refuses, and that it leaves nothing behind, whatever ends it."""
 
+import os
+import shutil
 import signal
+import stat
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from preload_image import device_image
-from preload_image.given import Preloaded, app, arguments, preload
-from preload_image.registry import HOST
+from preload_image.given import Preloaded, app, arguments, layers, preload
+from preload_image.registry import HOST, Registry
 
 
 @pytest.fixture
@@ -50,11 +53,18 @@ def test_an_architecture_that_no_image_has_is_refused(source: Path, shop: Path) 
 @pytest.mark.parametrize(
     ("service", "message"),
     [
-        ("image: ${REGISTRY}/web", "'${REGISTRY}/web' depends on a variable"),
-        ("build: .", "service 'one' has no image of its own"),
-        (f"image: {HOST}/factory/nothing", f"image '{HOST}/factory/nothing'"),
-        (f"image: {HOST}/factory/web@sha512:12", "has a digest that is no sha256"),
-        ("extends: {file: other.yml, service: web}", "service 'one' has no image of its own"),
+        ("image: ${REGISTRY}/web", "'${REGISTRY}/web': REGISTRY is not set"),
+        ("image: x:1\n    environment: ['A=${B:?give B}']", "B is not set: give B"),
+        ("build: .", "service 'one' has no image"),
+        (f"image: {HOST}/factory/web@sha512:{'12' * 32}", "has a digest that is no sha256"),
+        ("image: A B", "this is no reference of an image"),
+        (
+            f"image: {HOST}/factory/web\n    labels: [{{a: b}}]",
+            "neither NAME=VALUE nor NAME: VALUE",
+        ),
+        ("extends: {file: other.yml, service: web}", "other.yml: No such file or directory"),
+        ("extends: one", "a service extends itself"),
+        ("&one\n    <<: *one", "an anchor is merged into itself"),
     ],
 )
 def test_a_compose_file_that_cannot_be_pinned_is_refused(
@@ -147,8 +157,12 @@ def test_a_partition_that_would_have_to_grow_into_another_is_refused(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no ext4"),
-        (b"no image" * 4096, "no ext4"),
+        (b"", "neither an ext4 file system nor a partition table"),
+        (b"no image" * 4096, "does not contain a recognized partition table"),
+        (b"QFI\xfb" + bytes(4096), "a qcow2 image: qemu-img convert"),
+        (b"BZh9" + bytes(4096), "packed by bzip2"),
+        (bytes(4096) + b"EFI PART" + bytes(4096), "sectors of 4096 bytes"),
+        (bytes(0x10040) + b"_BHRfS_M" + bytes(4096), "the image is btrfs"),
     ],
 )
 def test_what_is_no_image_is_refused(
@@ -160,6 +174,112 @@ def test_what_is_no_image_is_refused(
     assert ended.status == 1
     assert message in ended.stderr
     assert [each.name for each in tmp_path.iterdir()] == ["in.wic"]
+
+
+def test_a_cut_image_is_refused(tmp_path: Path, telemetry: Path) -> None:
+    root = device_image.ext4(tmp_path / "root.ext4")
+    disk = device_image.wic(tmp_path / "in.wic", root)
+    for image in (root, disk):
+        with image.open("r+b") as stream:
+            stream.truncate(20 << 20)
+        words = ("--app", telemetry, "--arch", "arm64", "--no-docker-store")
+        ended = preload("image", image, *words, "-o", tmp_path / "out.wic")
+        assert ended.status == 1
+        assert "the image is cut" in ended.stderr
+
+
+def test_a_damaged_file_system_is_refused_with_e2fscks_words(
+    source: Path, tmp_path: Path, shop: Path
+) -> None:
+    (tmp_path / "content").write_text("x")
+    damaged = Path(shutil.copy(source, tmp_path / "damaged.ext4"))
+    device_image.debugfs(damaged, 0, "clri /etc", write=True)
+    before = device_image.sha256(damaged)
+    words = ("--app", shop, "--arch", "arm64", "--no-docker-store")
+    ended = preload("image", damaged, *words, "-o", tmp_path / "out.ext4")
+    assert ended.status == 1
+    assert "is damaged; e2fsck says: " in ended.stderr
+    assert "has deleted/unused inode" in ended.stderr
+    assert device_image.sha256(damaged) == before
+    assert not (tmp_path / "out.ext4").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("out.wic.bz2", ".bz2 is not what is written"),
+        ("out.qcow2", ".qcow2 is not what is written"),
+        ("device", "is no plain file"),
+        ("folder", "is a folder"),
+        ("mapped.wic", "mapped.bmap is no plain file"),
+    ],
+)
+def test_an_output_that_would_harm_is_refused(
+    source: Path, tmp_path: Path, shop: Path, name: str, message: str
+) -> None:
+    os.mknod(tmp_path / "device", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "mapped.wic.bmap")
+    words = ("--app", shop, "--arch", "arm64", "--no-docker-store")
+    ended = preload("image", source, *words, "-o", tmp_path / name)
+    assert ended.status == 1
+    assert message.replace("mapped.bmap", "mapped.wic.bmap") in ended.stderr
+    assert stat.S_ISCHR((tmp_path / "device").stat().st_mode)
+
+
+def test_a_block_map_that_would_overwrite_the_input_is_refused(tmp_path: Path, shop: Path) -> None:
+    source = device_image.ext4(tmp_path / "in.ext4").rename(tmp_path / "in.bmap")
+    before = device_image.sha256(source)
+    words = ("--app", shop, "--arch", "arm64", "--no-docker-store")
+    ended = preload("image", source, *words, "-o", tmp_path / "in")
+    assert ended.status == 1
+    assert "in.bmap is the input, and would be overwritten" in ended.stderr
+    assert device_image.sha256(source) == before
+
+
+def test_an_image_of_another_architecture_is_refused(
+    source: Path, tmp_path: Path, shop: Path
+) -> None:
+    program = b"\x7fELF\2\1\1" + bytes(9) + b"\2\0\xb7\0" + bytes(100)
+    (tmp_path / "busybox").write_bytes(program)
+    image = Path(shutil.copy(source, tmp_path / "arm64.ext4"))
+    deployed = "/ostree/deploy/lmp/deploy"
+    for folder in (deployed, f"{deployed}/0.0", f"{deployed}/0.0/usr"):
+        device_image.debugfs(image, 0, f"mkdir {folder}", write=True)
+    device_image.put(image, 0, tmp_path / "busybox", f"{deployed}/0.0/usr/bin/busybox")
+    words = ("--app", shop, "--no-docker-store", "-o", tmp_path / "out.ext4")
+    ended = preload("image", image, *words, "--arch", "amd64")
+    assert ended.status == 1
+    assert "the image is for arm64, not for amd64: see /ostree/deploy/lmp" in ended.stderr
+    assert preload("image", image, *words, "--arch", "aarch64").status == 0
+
+
+def test_an_image_whose_layers_are_not_what_its_config_says_is_refused(
+    source: Path, tmp_path: Path, registry: Registry
+) -> None:
+    reference = registry.push_image(
+        "factory/lying", {"arm64": layers("arm64")}, index=False, lie=True
+    )
+    folder = app(tmp_path / "lying", f"services:\n  one:\n    image: {reference}\n")
+    said = refused(source, "--app", folder)
+    assert "the image that was made is broken" in said
+    assert "does not unpack to sha256:" in said
+
+
+def test_missing_programs_are_told_before_anything_is_fetched(
+    source: Path, shop: Path, tmp_path: Path
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("cp", "debugfs", "dumpe2fs", "sfdisk"):
+        shutil.copy(str(shutil.which(name)), programs)
+    hidden = 'mount -t tmpfs none /usr/sbin && mount -t tmpfs none /sbin && exec "$@"'
+    alone = ("unshare", "--mount", "sh", "-c", hidden, "sh", "env", f"PATH={programs}")
+    words = ("--app", shop, "--arch", "arm64", "--no-docker-store")
+    ended = preload("image", source, *words, "-o", tmp_path / "out.ext4", prefix=alone)
+    assert ended.status == 1
+    assert "not installed: e2fsck, e2image, fallocate, resize2fs, skopeo. Next:" in ended.stderr
+    assert "apt-get install e2fsprogs skopeo util-linux" in ended.stderr
 
 
 def test_a_truncated_gz_is_refused(tmp_path: Path, preloaded: Preloaded, telemetry: Path) -> None:

@@ -1,12 +1,14 @@
 """`verify` finds what is missing or damaged."""
 
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
 from preload_image import device_image
 from preload_image.device_image import ROOT_START, debugfs, dump
-from preload_image.given import Preloaded, preload
+from preload_image.given import Preloaded, app, preload, preload_well
+from preload_image.registry import Registry, archive
 
 VAR = "/ostree/deploy/lmp/var"
 
@@ -131,3 +133,33 @@ def test_an_image_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     ended = preload("verify", tmp_path / "nothing.wic")
     assert ended.status == 1
     assert "there is no image" in ended.stderr
+
+
+@pytest.mark.parametrize("features", ["inline_data", "^extent,^64bit"])
+def test_nothing_sound_is_called_damaged(tmp_path: Path, registry: Registry, features: str) -> None:
+    secret, closed = tarfile.TarInfo("etc/secret"), tarfile.TarInfo("closed")
+    secret.mode, secret.size = 0, 6
+    closed.mode, closed.type = 0, tarfile.DIRTYPE
+    layer = archive(
+        {
+            "etc/what?": b"question",
+            "etc/st*r [a] {b} \\ #": b"star",
+            "etc/tiny": b"t",
+            "etc/small": b"s" * 100,
+            "etc/empty": b"",
+            "etc/secret": (secret, b"secret"),
+            "closed": closed,
+            "closed/inside": b"inside",
+        }
+    )
+    reference = registry.push_image("factory/odd", {"arm64": [layer]}, index=False)
+    folder = app(tmp_path / "odd", f"services:\n  one:\n    image: {reference}\n", **{"a?*b": "x"})
+    source = device_image.ext4(tmp_path / "in.ext4", features=features)
+    words = ("--app", folder, "--arch", "arm64", "-o", tmp_path / "wh?t*.ext4")
+    preload_well("image", source, *words)
+    # root, but with none of root's capabilities: as an ordinary user, it may not read mode 0000.
+    powerless = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+    ended = preload("verify", tmp_path / "wh?t*.ext4", "--json", prefix=powerless)
+    assert ended.status == 0, ended.stderr + ended.stdout
+    assert ended.json["stores"] == ["restorable", "docker"]
+    device_image.assert_sound((tmp_path / "wh?t*.ext4").rename(tmp_path / "sound.ext4"))

@@ -1,7 +1,7 @@
-"""The causes, and what the agent itself may try against each."""
+"""The causes: what is told of each, and whether it is waited for."""
 
 import pytest
-from compose_apps_early_start.cause import Cause, Remedy
+from compose_apps_early_start.cause import Cause, Failure
 
 EVERY = list(Cause)
 
@@ -19,31 +19,57 @@ def test_label_and_hint_fit_into_one_line_of_the_report(cause: Cause) -> None:
 
 
 @pytest.mark.parametrize("cause", EVERY, ids=lambda cause: cause.label)
-def test_the_ladder_is_climbed_upwards(cause: Cause) -> None:
-    rungs = list(Remedy)
-    climbed = [rungs.index(each) for each in cause.remedies]
-    assert climbed == sorted(set(climbed))
+def test_no_hint_loses_what_a_device_holds(cause: Cause) -> None:
+    for word in ("down", "prune", "--volumes", " -v", "--remove-orphans"):
+        assert word not in cause.hint
 
 
-@pytest.mark.parametrize(
-    "cause",
-    [Cause.IMAGE_MISSING, Cause.COMPOSE_FILE_INVALID, Cause.NO_SPACE, Cause.PROJECT_TAKEN],
-    ids=lambda cause: cause.label,
-)
-def test_what_cannot_heal_by_itself_is_not_tried_again(cause: Cause) -> None:
-    assert cause.remedies == ()
-    assert not cause.comes_later
+def test_what_cannot_pass_by_waiting_is_final_and_nothing_else() -> None:
+    final = {each.label for each in EVERY if not each.passes}
+    assert final == {
+        # The app's own files and its place.
+        "app-folder-invalid",
+        "app-folder-unreadable",
+        "compose-file-missing",
+        "compose-file-invalid",
+        "variable-missing",
+        "env-file-missing",
+        "project-taken",
+        # What only a person or the network brings.
+        "compose-not-found",
+        "image-missing",
+        "registry-needed",
+        "store-damaged",
+        "platform-missing",
+        "read-only",
+        "version-unclear",
+        "image-not-loaded",
+        "folder-not-restored",
+        "container-paused",
+        "apps-taken",
+        # The end of the run itself.
+        "engine-unavailable",
+        "run-timeout",
+        "interrupted",
+        "internal-error",
+    }
 
 
-@pytest.mark.parametrize(
-    "cause",
-    [Cause.PORT_TAKEN, Cause.NAME_TAKEN, Cause.SUBNET_TAKEN],
-    ids=lambda cause: cause.label,
-)
-def test_no_container_is_created_anew_for_what_somebody_else_holds(cause: Cause) -> None:
-    assert cause.remedies == (Remedy.AGAIN,)
+def test_words_that_nobody_knows_are_waited_for() -> None:
+    assert Cause.COMPOSE_FAILED.passes
 
 
-def test_what_may_come_without_us_is_waited_for() -> None:
-    later = {each for each in EVERY if each.comes_later}
-    assert later == {Cause.NETWORK_MISSING, Cause.VOLUME_MISSING, Cause.ENGINE_LOST}
+def test_an_unexpected_error_is_told_with_its_kind_and_its_innermost_place() -> None:
+    def inner() -> None:
+        raise KeyError("Id")
+
+    try:
+        inner()
+    except KeyError as error:
+        failure = Failure.unexpected(error)
+        line = inner.__code__.co_firstlineno + 1
+    assert failure == Failure(Cause.INTERNAL_ERROR, f"KeyError: 'Id' at test_cause.py:{line}")
+
+
+def test_an_unexpected_error_that_was_never_raised_has_no_place() -> None:
+    assert Failure.unexpected(ValueError("x")).message == "ValueError: x"

@@ -50,7 +50,7 @@ def test_help_has_examples_and_the_exit_statuses(capfd: Streams) -> None:
     examples = text.split("examples:")[1]
     for command in ("plan", "status", "status --json"):
         assert f"  compose-apps-early-start {command} " in examples
-    assert "systemctl start compose-apps-early-start" in examples
+    assert "systemctl restart compose-apps-early-start" in examples
     assert re.findall(r"\b(\d) [a-z]+", text.split("exit status:")[1]) == list("012345")
     for command in ("start", "plan", "status"):
         assert re.search(rf"^    {command} +\w", text, re.MULTILINE)
@@ -59,7 +59,7 @@ def test_help_has_examples_and_the_exit_statuses(capfd: Streams) -> None:
 def test_help_of_start_lists_every_limit(capfd: Streams) -> None:
     assert run("start", "--help") == 0
     text = capfd.readouterr().out
-    for name in ("engine", "app", "settle", "health", "run"):
+    for name in ("engine", "app", "settle", "run"):
         assert f"--{name}-seconds N" in text
     assert "--parallel N" in text
 
@@ -300,8 +300,22 @@ def test_the_exit_status_of_status_is_that_of_the_run(
     assert run("status", *arguments, "--root", settings.root) == exit_status
 
 
-def test_status_without_a_record_is_exit_5(capfd: Streams, settings: Settings) -> None:
-    assert run("status", "--root", settings.root) == 5
+def test_who_waits_may_go_away(
+    capfd: Streams, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", interrupt)
+    assert run("status", "--wait", "--root", settings.root) == 130
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("arguments", [[], ["--json"], ["--list"]])
+def test_status_without_a_record_is_exit_5(
+    capfd: Streams, settings: Settings, arguments: list[str]
+) -> None:
+    assert run("status", *arguments, "--root", settings.root) == 5
     out, err = capfd.readouterr()
     assert out == ""
     assert err.startswith(

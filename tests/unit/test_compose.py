@@ -1,19 +1,19 @@
-"""How compose is run, and how its words are read. The process is a stand-in that remembers."""
+"""How compose is run. It is a script that does what a test says, but a real process."""
 
+import contextlib
+import errno
 import os
 import pwd
-import signal
-import subprocess
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from compose_apps_early_start.cause import Cause, Failure
-from compose_apps_early_start.compose import Compose, diagnose, environment
+from compose_apps_early_start import compose as under_test
+from compose_apps_early_start.cause import NOT_TRIED, Cause, Failure
+from compose_apps_early_start.compose import MOST_MEMORY, MOST_OUTPUT, Compose, environment
 from compose_apps_early_start.settings import Settings
 from pytest_mock import MockerFixture
 
@@ -27,182 +27,11 @@ PLUGINS = (
 )
 """In the docker CLI's order. Source: docker/cli, cli-plugins/manager."""
 
+LONG = 30.0
+"""Seconds that no test waits through unless it fails."""
 
-# What its words mean
-
-NETWORK_ID = "4c" * 32
-DAEMON = "Error response from daemon: "
-
-
-@pytest.mark.parametrize(
-    ("line", "cause"),
-    [
-        (DAEMON + "No such image: hub.example.test/factory/web@sha256:aa", Cause.IMAGE_MISSING),
-        (
-            DAEMON + "pull access denied for web, repository does not exist or may require "
-            "'docker login': denied",
-            Cause.IMAGE_MISSING,
-        ),
-        (
-            DAEMON + 'Get "https://hub.example.test/v2/": dial tcp: lookup hub.example.test: '
-            "no such host",
-            Cause.REGISTRY_NEEDED,
-        ),
-        (
-            "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. "
-            "Is the docker daemon running?",
-            Cause.ENGINE_LOST,
-        ),
-        (
-            'error during connect: Get "http://%2Frun%2Fdocker.sock/v1.45/containers/json": EOF',
-            Cause.ENGINE_LOST,
-        ),
-        ("dial unix /run/docker.sock: connect: connection refused", Cause.ENGINE_LOST),
-        ("no configuration file provided: not found", Cause.COMPOSE_FILE_MISSING),
-        (
-            "validating /var/sota/compose-apps/shop/docker-compose.yml: services.web additional "
-            "properties 'imag' not allowed",
-            Cause.COMPOSE_FILE_INVALID,
-        ),
-        (
-            "validating /var/sota/compose-apps/shop/docker-compose.yml: services.web Additional "
-            "property imag is not allowed",
-            Cause.COMPOSE_FILE_INVALID,
-        ),
-        (
-            "yaml: line 3: mapping values are not allowed in this context",
-            Cause.COMPOSE_FILE_INVALID,
-        ),
-        (
-            'service "web" refers to undefined network back: invalid compose project',
-            Cause.COMPOSE_FILE_INVALID,
-        ),
-        (
-            'service "web" depends on undefined service "db": invalid compose project',
-            Cause.COMPOSE_FILE_INVALID,
-        ),
-        (
-            "error while interpolating services.web.image: required variable TAG is missing a "
-            "value: set it",
-            Cause.VARIABLE_MISSING,
-        ),
-        (
-            "env file /var/sota/compose-apps/shop/web.env not found: stat "
-            "/var/sota/compose-apps/shop/web.env: no such file or directory",
-            Cause.ENV_FILE_MISSING,
-        ),
-        (
-            "network backbone declared as external, but could not be found",
-            Cause.NETWORK_MISSING,
-        ),
-        (DAEMON + "network backbone not found", Cause.NETWORK_MISSING),
-        ('external volume "data" not found', Cause.VOLUME_MISSING),
-        (
-            "failed to create network shop_default: " + DAEMON + "could not find an available, "
-            "non-overlapping IPv4 address pool among the defaults to assign to the network",
-            Cause.SUBNET_TAKEN,
-        ),
-        (
-            "failed to create network shop_default: "
-            + DAEMON
-            + "all predefined address pools have been fully subnetted",
-            Cause.SUBNET_TAKEN,
-        ),
-        (
-            "failed to create network shop_default: "
-            + DAEMON
-            + "Pool overlaps with other one on this address space",
-            Cause.SUBNET_TAKEN,
-        ),
-        (
-            DAEMON + "driver failed programming external connectivity on endpoint shop-web-1 "
-            "(ab12): Bind for 0.0.0.0:8080 failed: port is already allocated",
-            Cause.PORT_TAKEN,
-        ),
-        (
-            DAEMON + "driver failed programming external connectivity on endpoint shop-web-1 "
-            "(ab12): Error starting userland proxy: listen tcp4 0.0.0.0:80: bind: "
-            "address already in use",
-            Cause.PORT_TAKEN,
-        ),
-        (
-            DAEMON + 'Conflict. The container name "/web" is already in use by container "ab12". '
-            "You have to remove (or rename) that container to be able to reuse that name.",
-            Cause.NAME_TAKEN,
-        ),
-        (
-            DAEMON + "failed to create task for container: failed to create shim task: OCI "
-            'runtime create failed: runc create failed: exec: "nosuch": executable file not '
-            "found in $PATH: unknown",
-            Cause.START_FAILED,
-        ),
-        (
-            DAEMON + 'invalid mount config for type "bind": bind source path does not exist: /data',
-            Cause.START_FAILED,
-        ),
-        (
-            DAEMON + 'error gathering device information while adding custom device "/dev/x": '
-            "no such file or directory",
-            Cause.START_FAILED,
-        ),
-        (
-            "dependency failed to start: container shop-db-1 is unhealthy",
-            Cause.DEPENDENCY_FAILED,
-        ),
-        ('service "setup" didn\'t complete successfully: exit 3', Cause.DEPENDENCY_FAILED),
-        (DAEMON + f"network {NETWORK_ID} not found", Cause.NETWORK_STALE),
-        (
-            DAEMON + f"failed to set up container networking: network {NETWORK_ID} not found",
-            Cause.NETWORK_STALE,
-        ),
-        (
-            DAEMON + "mkdir /var/lib/docker/overlay2/ab12: no space left on device",
-            Cause.NO_SPACE,
-        ),
-        (
-            DAEMON + "failed to create task for container: OCI runtime create failed: write "
-            "/proc/1/x: no space left on device",
-            Cause.NO_SPACE,
-        ),
-        ("the gods are against it", Cause.COMPOSE_FAILED),
-    ],
-)
-def test_each_known_message_is_a_cause_whatever_stands_around_it(line: str, cause: Cause) -> None:
-    assert diagnose(line) == Failure(cause, line)
-    noise = (
-        'time="2026-11-23T08:00:00Z" level=warning msg="The \\"TAG\\" variable is not set. '
-        'Defaulting to a blank string."\n'
-        'time="2026-11-23T08:00:00Z" level=warning msg="/shop/docker-compose.yml: the attribute '
-        '`version` is obsolete, it will be ignored"\n'
-        'time="2026-11-23T08:00:00Z" level=warning msg="Found orphan containers ([shop-old-1]) '
-        'for this project."\n'
-        " Network shop_default  Creating\n"
-        " Network shop_default  Created\n"
-        " Container shop-web-1  Creating\n"
-        " Container shop-web-1  Created\n"
-        " Container shop-web-1  Starting\n"
-    )
-    assert diagnose(f"\n{noise}{line}\n") == Failure(cause, line)
-    assert diagnose(f"{noise}\r\n   {line}  \r\n\n") == Failure(cause, line)
-
-
-def test_the_telling_line_wins_over_what_compose_says_after_it() -> None:
-    telling = DAEMON + "Bind for 0.0.0.0:80 failed: port is already allocated"
-    assert diagnose(f"{telling}\n Container shop-db-1  Stopping\n") == Failure(
-        Cause.PORT_TAKEN, telling
-    )
-
-
-def test_of_two_causes_the_deeper_one_is_told() -> None:
-    deeper = "write /var/lib/docker/tmp/x: no space left on device"
-    assert diagnose(f"{deeper}\ndependency failed to start: container db exited (1)") == Failure(
-        Cause.NO_SPACE, deeper
-    )
-
-
-@pytest.mark.parametrize("output", ["", "\n \n"])
-def test_silence_is_a_cause_too(output: str) -> None:
-    assert diagnose(output) == Failure(Cause.COMPOSE_FAILED, "compose ended without a word")
+SOON = 0.5
+"""Seconds that a test gives a compose that is not to end in time."""
 
 
 # The environment
@@ -234,10 +63,10 @@ def below(root: Path, path: Path) -> Path:
     return root / path.relative_to("/")
 
 
-def executable(root: Path, path: Path) -> str:
+def executable(root: Path, path: Path, script: str = "") -> str:
     file = below(root, path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.touch()
+    file.write_text(f"#!/bin/sh\n{script}\n" if script else "")
     file.chmod(0o755)
     return str(file)
 
@@ -263,153 +92,128 @@ def test_without_the_plugin_the_docker_command_does(settings: Settings, folder: 
     assert Compose(settings).command == (docker, "compose")
 
 
-def test_without_any_compose_each_call_says_so(settings: Settings, tmp_path: Path) -> None:
+Call = Callable[[Compose, Path, float], Failure | None]
+
+UP = "up -d --pull never --no-build"
+CALLS: dict[str, tuple[Call, str]] = {
+    "up": (Compose.up, UP),
+    "make_networks": (Compose.make_networks, f"{UP} --no-recreate"),
+    "recreate": (
+        lambda compose, folder, deadline: compose.recreate(folder, "web", deadline),
+        f"{UP} --no-deps --force-recreate web",
+    ),
+}
+
+
+@pytest.fixture(params=list(CALLS))
+def call(request: pytest.FixtureRequest) -> Call:
+    """Each of the calls that change containers."""
+    return CALLS[request.param][0]
+
+
+def test_without_any_compose_each_call_says_so(
+    settings: Settings, tmp_path: Path, call: Call
+) -> None:
     compose = Compose(settings)
     assert compose.command is None
     failure = Failure(Cause.COMPOSE_NOT_FOUND, "neither the compose plugin nor docker was found")
-    assert compose.up(tmp_path, 0) == failure
-    assert compose.down(tmp_path, 0) == failure
+    assert call(compose, tmp_path, 0) == failure
     assert compose.config(tmp_path) == failure
 
 
 # How it is run
 
-
-@dataclass(eq=False)
-class Process:
-    """Stands for a compose: how it ends, and what it was told."""
-
-    pid: int = 4711
-    exit_status: int = 0
-    output: bytes = b""
-    errors: bytes = b""
-    ends_at: str = "once"
-    """`once`, `SIGTERM`, or `SIGKILL` if it ends only then."""
-
-    returncode: int | None = None
-    told: list[str] = field(default_factory=list)
-    ended: threading.Event = field(default_factory=threading.Event)
-
-    def poll(self) -> int | None:
-        return self.returncode
-
-    def communicate(self, timeout: float | None = None) -> tuple[bytes, bytes]:
-        if self.ends_at == "once":
-            self.ended.set()
-        if not self.ended.wait(10 if timeout is None else timeout):
-            assert timeout is not None, "compose would be waited for without end"
-            raise subprocess.TimeoutExpired("compose", timeout)
-        self.returncode = self.exit_status
-        return self.output, self.errors
-
-    def wait(self, timeout: float | None = None) -> int:
-        if not self.ended.wait(timeout):
-            assert timeout is not None, "compose would be waited for without end"
-            raise subprocess.TimeoutExpired("compose", timeout)
-        return self.exit_status
-
-    def signal_group(self, number: int) -> None:
-        name = signal.Signals(number).name
-        self.told.append(name)
-        if name == self.ends_at:
-            self.exit_status = -number
-            self.ended.set()
-
-
-@dataclass
-class Launched:
-    """Stands for the system: which processes were started, and how."""
-
-    process: Process
-    argv: list[str] = field(default_factory=list)
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def popen(self, argv: list[str], **options: Any) -> Process:
-        self.argv, self.options = argv, options
-        return self.process
-
-    def killpg(self, group: int, number: int) -> None:
-        assert group == self.process.pid
-        self.process.signal_group(number)
-
-
-Launch = Callable[[Process], Launched]
+Script = Callable[[str], Compose]
 
 
 @pytest.fixture
-def launch(mocker: MockerFixture) -> Launch:
-    """Have the next process be the one given."""
+def script(settings: Settings, real_processes: None) -> Script:
+    """Have compose be this shell script."""
 
-    def make(process: Process) -> Launched:
-        launched = Launched(process)
-        mocker.patch("subprocess.Popen", launched.popen)
-        mocker.patch("os.killpg", launched.killpg)
-        return launched
+    def make(text: str) -> Compose:
+        executable(settings.root, PLUGINS[3], text)
+        return Compose(settings)
 
     return make
 
 
+def soon() -> float:
+    return time.monotonic() + SOON
+
+
+def later() -> float:
+    return time.monotonic() + LONG
+
+
+@pytest.fixture(autouse=True)
+def quickly() -> Iterator[None]:
+    """No test here may wait for what it was not to wait for."""
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < LONG / 2
+
+
 @pytest.fixture
-def compose(settings: Settings) -> Compose:
-    executable(settings.root, PLUGINS[3])
-    return Compose(settings)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(under_test, "STOP_SECONDS", SOON)
+    monkeypatch.setattr(under_test, "CONFIG_SECONDS", SOON)
 
 
-SOON = 0.05
-"""Seconds that a test gives a compose that is not to end in time."""
+@pytest.mark.parametrize("name", list(CALLS))
+def test_the_words_of_a_call(script: Script, tmp_path: Path, name: str) -> None:
+    call, words = CALLS[name]
+    assert call(script('echo "$*" >words'), tmp_path, later()) is None
+    assert (tmp_path / "words").read_text() == f"{words}\n"
 
-UP = ["up", "-d", "--remove-orphans", "--pull", "never", "--no-build"]
+
+@pytest.mark.parametrize("name", list(CALLS))
+def test_no_call_takes_anything_away(name: str) -> None:
+    words = CALLS[name][1].split()
+    assert words[0] == "up"
+    for word in ("-v", "--volumes", "--remove-orphans", "-y", "-V", "--renew-anon-volumes"):
+        assert word not in words
+    # Only for a service that is named, and not for what that depends on.
+    assert ("--force-recreate" in words) is (words[-1] == "web") is ("--no-deps" in words)
 
 
-@pytest.mark.parametrize(
-    ("call", "arguments"),
-    [
-        pytest.param(lambda c, folder, end: c.up(folder, end), UP, id="up"),
-        pytest.param(
-            lambda c, folder, end: c.up(folder, end, recreate=True),
-            [*UP, "--force-recreate"],
-            id="up, all created anew",
-        ),
-        # No -v: volumes stay.
-        pytest.param(lambda c, folder, end: c.down(folder, end), ["down"], id="down"),
-    ],
-)
-def test_the_words_of_a_call(
-    compose: Compose, launch: Launch, tmp_path: Path, call: Any, arguments: list[str]
+def test_it_runs_in_the_apps_folder_in_a_session_of_its_own_with_nothing_to_read(
+    script: Script, settings: Settings, tmp_path: Path
 ) -> None:
-    launched = launch(Process())
-    assert call(compose, tmp_path, time.monotonic() + 60) is None
-    assert compose.command is not None
-    assert launched.argv == [*compose.command, *arguments]
+    assert script(
+        """\
+        pwd >where
+        env | sort >environment
+        read line && exit 9
+        cut -d ' ' -f 1,5,6,7 /proc/$$/stat >session
+        """
+    ).up(tmp_path, later()) is None  # fmt: skip
+    assert (tmp_path / "where").read_text() == f"{tmp_path}\n"
+    pid, group, session, terminal = (tmp_path / "session").read_text().split()
+    assert pid == group == session
+    assert terminal == "0"
+    lines = (tmp_path / "environment").read_text().splitlines()
+    found = dict(line.split("=", 1) for line in lines)
+    expected = {**environment(), "DOCKER_HOST": f"unix://{settings.docker_socket}"}
+    assert {key: found.get(key) for key in expected} == expected
+    assert set(found) - set(expected) <= {"PWD", "OLDPWD", "_", "SHLVL"}  # the shell's own
 
 
-def test_it_runs_in_the_apps_folder_alone_in_its_group_without_a_terminal(
-    compose: Compose, launch: Launch, tmp_path: Path, settings: Settings
-) -> None:
-    launched = launch(Process())
-    compose.up(tmp_path, time.monotonic() + 60)
-    assert launched.options == {
-        "cwd": tmp_path,
-        "env": {**environment(), "DOCKER_HOST": f"unix://{settings.docker_socket}"},
-        "stdin": subprocess.DEVNULL,
-        "stdout": subprocess.PIPE,
-        "stderr": subprocess.PIPE,
-        "start_new_session": True,
-    }
-
-
-def test_on_the_device_itself_docker_host_is_not_set(
-    launch: Launch, mocker: MockerFixture, tmp_path: Path
-) -> None:
+def test_on_the_device_itself_docker_host_is_not_set(mocker: MockerFixture, tmp_path: Path) -> None:
     mocker.patch.object(os, "access", side_effect=lambda path, _: path == PLUGINS[3])
-    launched = launch(Process())
-    Compose(Settings()).up(tmp_path, time.monotonic() + 60)
-    assert launched.argv == [str(PLUGINS[3]), *UP]
-    assert launched.options["env"] == environment()
+    popen = mocker.patch("subprocess.Popen", side_effect=OSError(errno.ENOENT, "gone"))
+    Compose(Settings()).up(tmp_path, later())
+    assert popen.call_args.args[0] == [str(PLUGINS[3]), *UP.split()]
+    assert popen.call_args.kwargs["env"] == environment()
+
+
+def test_it_may_take_no_more_memory_than_it_needs(script: Script, tmp_path: Path) -> None:
+    compose = script("until ulimit -d | grep -qv unlimited; do :; done; ulimit -d >limit")
+    assert compose.up(tmp_path, later()) is None
+    assert int((tmp_path / "limit").read_text()) << 10 == MOST_MEMORY
 
 
 def test_the_kernel_is_asked_to_read_the_whole_program_ahead(
-    compose: Compose, mocker: MockerFixture
+    settings: Settings, mocker: MockerFixture
 ) -> None:
     asked = []
 
@@ -418,149 +222,311 @@ def test_the_kernel_is_asked_to_read_the_whole_program_ahead(
         asked.append((str(file), offset, size, advice))
 
     mocker.patch("os.posix_fadvise", advise)
-    compose.read_ahead()
-    assert compose.command is not None
-    assert asked == [(compose.command[0], 0, 0, os.POSIX_FADV_WILLNEED)]
+    plugin = executable(settings.root, PLUGINS[3])
+    Compose(settings).read_ahead()
+    assert asked == [(plugin, 0, 0, os.POSIX_FADV_WILLNEED)]
 
 
-def test_a_program_that_cannot_be_read_ahead_is_left_to_the_first_call(
-    compose: Compose, settings: Settings
-) -> None:
-    assert compose.command is not None
-    Path(compose.command[0]).unlink()
+def test_a_program_that_cannot_be_read_ahead_is_left_to_the_first_call(settings: Settings) -> None:
+    plugin = executable(settings.root, PLUGINS[3])
+    compose = Compose(settings)
+    Path(plugin).unlink()
     compose.read_ahead()
     Compose(settings).read_ahead()  # which finds none
 
 
-@pytest.mark.parametrize("where", ["output", "errors"])
+# How it ends
+
+PORT = "Bind for 0.0.0.0:80 failed: port is already allocated"
+
+
+@pytest.mark.parametrize("stream", ["1", "2"], ids=["output", "errors"])
 def test_a_failed_call_is_read_for_its_cause(
-    compose: Compose, launch: Launch, tmp_path: Path, where: str
+    script: Script, tmp_path: Path, stream: str, call: Call
 ) -> None:
-    line = "dependency failed to start: container shop-d\xe9-1 is unhealthy"
-    words = f" Container x  Error\n{line}\n".encode("latin-1")
-    output, errors = (words, b"") if where == "output" else (b"", words)
-    launch(Process(exit_status=1, output=output, errors=errors))
-    failure = compose.up(tmp_path, time.monotonic() + 60)
-    assert failure == Failure(Cause.DEPENDENCY_FAILED, line.replace("\xe9", "\ufffd"))
+    text = f"exec >&{stream}; echo ' Container x  Error'; printf '{PORT} d\\351\\n'; exit 1"
+    failure = call(script(text), tmp_path, later())
+    assert failure == Failure(Cause.PORT_TAKEN, f"{PORT} d\ufffd")
 
 
-def test_a_call_whose_time_is_up_is_asked_to_end_and_what_it_started_stays(
-    compose: Compose, launch: Launch, tmp_path: Path
-) -> None:
-    launched = launch(Process(ends_at="SIGTERM"))
-    failure = compose.up(tmp_path, time.monotonic() + SOON)
+def test_of_endless_output_only_the_end_is_read(script: Script, tmp_path: Path) -> None:
+    text = f"yes | head -c {MOST_OUTPUT + 5000} >&2; echo '{PORT}' >&2; exit 1"
+    assert script(text).up(tmp_path, later()) == Failure(Cause.PORT_TAKEN, PORT)
+
+
+def test_an_end_by_a_signal_is_a_failure(script: Script, tmp_path: Path) -> None:
+    failure = script("kill -KILL $$").make_networks(tmp_path, later())
+    assert failure == Failure(Cause.COMPOSE_FAILED, "compose ended without a word")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_call_whose_time_is_up_is_asked_to_end(script: Script, tmp_path: Path) -> None:
+    compose = script("trap 'touch asked; exit 1' TERM; while :; do sleep 0.01; done")
+    failure = compose.up(tmp_path, soon())
     assert failure == Failure(Cause.TIMEOUT, "'docker compose up' did not end in time")
-    assert launched.process.told == ["SIGTERM"]
+    assert (tmp_path / "asked").exists()
 
 
-def test_a_call_that_does_not_end_when_asked_is_killed(
-    compose: Compose, launch: Launch, tmp_path: Path, mocker: MockerFixture
+def ended(file: Path) -> bool:
+    """Whether the process whose number is in `file` ends: a signal takes a moment."""
+    stat = Path(f"/proc/{file.read_text().strip()}/stat")
+    deadline = later()
+    while time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if stat.read_text().rpartition(") ")[2][0] != "Z":
+                time.sleep(0.005)
+                continue
+        return True
+    return False
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_call_that_does_not_end_when_asked_is_killed_with_its_children(
+    script: Script, tmp_path: Path
 ) -> None:
-    mocker.patch("compose_apps_early_start.compose.STOP_SECONDS", SOON)
-    launched = launch(Process(ends_at="SIGKILL"))
-    failure = compose.down(tmp_path, time.monotonic() + SOON)
-    assert failure == Failure(Cause.TIMEOUT, "'docker compose down' did not end in time")
-    assert launched.process.told == ["SIGTERM", "SIGKILL"]
+    compose = script(
+        """\
+        trap '' TERM
+        sleep 300 & echo $! >child
+        echo $$ >pid
+        wait
+        while :; do sleep 0.01; done
+        """
+    )
+    failure = compose.up(tmp_path, soon())
+    assert failure == Failure(Cause.TIMEOUT, "'docker compose up' did not end in time")
+    assert ended(tmp_path / "pid")
+    assert ended(tmp_path / "child")
 
 
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_child_in_its_own_session_that_keeps_the_output_open_holds_nothing_up(
+    script: Script, tmp_path: Path, status: int
+) -> None:
+    compose = script(
+        f"setsid sleep 300 & echo $! >child; echo '{PORT}'; exit {status}"
+    )  # fmt: skip
+    began = time.monotonic()
+    failure = compose.up(tmp_path, later())
+    try:
+        assert time.monotonic() - began < LONG / 4
+        assert failure == (Failure(Cause.PORT_TAKEN, PORT) if status else None)
+    finally:
+        os.kill(int((tmp_path / "child").read_text()), 9)
+
+
+@pytest.mark.usefixtures("impatient")
 def test_a_process_that_is_gone_when_it_is_asked_to_end_is_no_error(
-    compose: Compose, launch: Launch, tmp_path: Path, mocker: MockerFixture
+    script: Script, tmp_path: Path, mocker: MockerFixture
 ) -> None:
-    launched = launch(Process(ends_at="SIGTERM"))
+    kill = os.killpg
 
     def gone(group: int, number: int) -> None:
-        launched.killpg(group, number)
-        raise ProcessLookupError
+        kill(group, 9)
+        raise ProcessLookupError(number)
 
     mocker.patch("os.killpg", gone)
-    failure = compose.up(tmp_path, time.monotonic() + SOON)
+    failure = script("sleep 300").up(tmp_path, soon())
     assert failure
     assert failure.cause is Cause.TIMEOUT
 
 
-@pytest.mark.parametrize("ends_at", ["SIGTERM", "SIGKILL"])
+# A run that is told to end
+
+
+def begun(file: Path) -> None:
+    deadline = later()
+    while not file.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("trap", ["", "trap '' TERM"], ids=["ends when asked", "ignores SIGTERM"])
 def test_cancel_ends_what_runs_and_lets_nothing_start(
-    compose: Compose, launch: Launch, tmp_path: Path, mocker: MockerFixture, ends_at: str
+    script: Script, tmp_path: Path, trap: str
 ) -> None:
-    mocker.patch("compose_apps_early_start.compose.STOP_SECONDS", 0.05)
-    launched = launch(Process(ends_at=ends_at))
+    compose = script(f"{trap}\necho $$ >pid\nwhile :; do sleep 0.01; done")
     told: list[Failure | None] = []
-    thread = threading.Thread(
-        target=lambda: told.append(compose.up(tmp_path, time.monotonic() + 60))
-    )
+    thread = threading.Thread(target=lambda: told.append(compose.up(tmp_path, later())))
     thread.start()
-    while not launched.argv:
-        time.sleep(0.001)
+    begun(tmp_path / "pid")
     compose.cancel()
-    thread.join(10)
+    thread.join(LONG)
     interrupted = Failure(Cause.INTERRUPTED, "the run was ended while the app was coming up")
     assert told == [interrupted]
-    assert ends_at in launched.process.told
+    assert ended(tmp_path / "pid")
+    (tmp_path / "pid").unlink()
+    assert compose.up(tmp_path, later()) == interrupted
+    assert compose.config(tmp_path) == NOT_TRIED
+    assert not (tmp_path / "pid").exists()
 
-    launched = launch(Process())
-    assert compose.up(tmp_path, time.monotonic() + 60) == interrupted
-    assert launched.argv == []
+
+# A compose that cannot be run
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE])
+@pytest.mark.parametrize("function", ["subprocess.Popen", "os.memfd_create"])
+def test_a_device_short_of_memory_or_processes_is_not_told_to_install_compose(
+    settings: Settings, mocker: MockerFixture, tmp_path: Path, number: int, function: str
+) -> None:
+    executable(settings.root, PLUGINS[3])
+    mocker.patch(function, side_effect=OSError(number, os.strerror(number)))
+    words = f"compose cannot be started: {os.strerror(number)}"
+    compose = Compose(settings)
+    assert compose.up(tmp_path, later()) == Failure(Cause.NO_RESOURCES, words)
+    assert compose.config(tmp_path) == Failure(Cause.NO_RESOURCES, words)
+
+
+def test_a_folder_that_is_gone_is_the_apps_failure(script: Script, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    failure = Failure(Cause.APP_FOLDER_INVALID, f"{gone} is gone")
+    compose = script("exit 0")
+    assert compose.up(gone, later()) == failure
+    assert compose.config(gone) == failure
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("spoil", "words"),
     [
-        pytest.param(OSError(8, "Exec format error"), "Exec format error", id="an empty plugin"),
-        pytest.param(FileNotFoundError(2, "No such file or directory"), "No such", id="gone since"),
+        pytest.param(lambda f: f.write_bytes(b""), "Exec format error", id="left empty"),
+        pytest.param(lambda f: f.write_bytes(b"\x7fELF" * 9), "Exec format error", id="foreign"),
+        pytest.param(lambda f: f.write_text("#!/no/such"), "No such file", id="no interpreter"),
+        pytest.param(Path.unlink, "No such file or directory", id="gone since"),
+        pytest.param(lambda f: f.chmod(0o644), "Permission denied", id="no right to execute it"),
     ],
 )
-def test_a_compose_that_cannot_be_executed_is_a_failure_of_the_app(
-    compose: Compose, mocker: MockerFixture, tmp_path: Path, error: OSError, words: str
+def test_a_plugin_that_cannot_be_executed_is_named(
+    script: Script, tmp_path: Path, spoil: Callable[[Path], object], words: str
 ) -> None:
-    mocker.patch("subprocess.Popen", side_effect=error)
-    assert compose.command is not None
-    for failure in (compose.up(tmp_path, time.monotonic() + 60), compose.config(tmp_path)):
+    compose = script("exit 0")
+    assert compose.command
+    spoil(Path(compose.command[0]))
+    for failure in (compose.up(tmp_path, later()), compose.config(tmp_path)):
         assert isinstance(failure, Failure)
         assert failure.cause is Cause.COMPOSE_NOT_FOUND
         assert failure.message.startswith(f"{compose.command[0]} cannot be run: {words}")
 
 
+def test_without_the_right_to_limit_its_memory_it_runs_all_the_same(
+    script: Script, tmp_path: Path, mocker: MockerFixture
+) -> None:
+    mocker.patch("resource.prlimit", side_effect=PermissionError(1, "Operation not permitted"))
+    assert script("exit 0").up(tmp_path, later()) is None
+
+
 # What compose makes of the files
 
 
-def test_config_returns_what_compose_makes_of_the_files(
-    compose: Compose, launch: Launch, tmp_path: Path
-) -> None:
-    launched = launch(Process(output=b'{"name": "x", "services": {"web": {}}}', errors=b"warning"))
+def test_config_returns_what_compose_makes_of_the_files(script: Script, tmp_path: Path) -> None:
+    compose = script(
+        """\
+        echo "$*" >words
+        echo warning >&2
+        echo '{"name": "x", "services": {"web": {}}}'
+        """
+    )
     assert compose.config(tmp_path) == {"name": "x", "services": {"web": {}}}
-    assert compose.command is not None
-    assert launched.argv == [*compose.command, "config", "--format", "json"]
-    assert launched.options["cwd"] == tmp_path
+    assert (tmp_path / "words").read_text() == "config --format json\n"
+
+
+def test_a_wrapper_may_say_something_first(script: Script, tmp_path: Path) -> None:
+    compose = script("echo 'compose 5, by courtesy'; echo '{\"services\": {\"web\": null}}'")
+    assert compose.config(tmp_path) == {"services": {"web": None}}
+
+
+BOMB = "fatal error: runtime: out of memory"
 
 
 @pytest.mark.parametrize(
-    ("process", "failure"),
+    ("text", "failure"),
     [
         pytest.param(
-            Process(exit_status=15, errors=b"yaml: line 2: oh"),
+            "echo 'yaml: line 2: oh' >&2; exit 15",
             Failure(Cause.COMPOSE_FILE_INVALID, "yaml: line 2: oh"),
             id="refused",
         ),
         pytest.param(
-            Process(output=b'{"name": "x", "services": {}}'),
+            "echo 'required variable TAG is missing a value: set it' >&2; exit 1",
+            Failure(Cause.VARIABLE_MISSING, "required variable TAG is missing a value: set it"),
+            id="refused, with a cause of its own",
+        ),
+        pytest.param(
+            "echo 'words of another year' >&2; exit 1",
+            Failure(Cause.COMPOSE_FILE_INVALID, "words of another year"),
+            id="refused in unknown words: the file's fault all the same",
+        ),
+        pytest.param(
+            f"echo '{BOMB}' >&2; echo; echo 'goroutine 1 [running]:' >&2; exit 2",
+            Failure(Cause.COMPOSE_FILE_INVALID, BOMB),
+            id="more memory than it may have",
+        ),
+        pytest.param(
+            'echo \'{"name": "x", "services": {}}\'',
             Failure(Cause.COMPOSE_FILE_INVALID, "no service is active"),
             id="no service left by the profiles",
         ),
         pytest.param(
-            Process(ends_at="SIGTERM"),
+            "sleep 300",
             Failure(Cause.COMPOSE_FILE_INVALID, "'docker compose config' took too long"),
             id="hangs",
         ),
+        *(
+            pytest.param(
+                f"printf '{output}'",
+                Failure(Cause.COMPOSE_FAILED, "'docker compose config' printed no JSON"),
+                id=f"printed {output or 'nothing'}",
+            )
+            for output in ("", "[]", "{", "hello {", "null")
+        ),
     ],
 )
+@pytest.mark.usefixtures("impatient")
 def test_config_that_comes_to_nothing(
-    compose: Compose,
-    launch: Launch,
-    tmp_path: Path,
-    mocker: MockerFixture,
-    process: Process,
-    failure: Failure,
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, failure: Failure
 ) -> None:
-    mocker.patch("compose_apps_early_start.compose.CONFIG_SECONDS", SOON)
-    launch(process)
-    assert compose.config(tmp_path) == failure
+    if text != "sleep 300":
+        monkeypatch.setattr(under_test, "CONFIG_SECONDS", LONG)
+    assert script(text).config(tmp_path) == failure
+
+
+# Words of `up` that nobody knows
+
+
+@pytest.mark.parametrize(
+    ("config", "failure"),
+    [
+        pytest.param(
+            "echo 'bad port' >&2; exit 1",
+            Failure(Cause.COMPOSE_FILE_INVALID, "bad port"),
+            id="compose refuses the file: told at once",
+        ),
+        pytest.param(
+            'echo \'{"services": {"web": {}}}\'',
+            Failure(Cause.COMPOSE_FAILED, "no idea"),
+            id="the file is good: waited for",
+        ),
+    ],
+)
+def test_unknown_words_of_up_are_the_files_if_compose_refuses_that(
+    script: Script, tmp_path: Path, config: str, failure: Failure
+) -> None:
+    compose = script(f"test $1 = config && {{ {config}; exit 0; }}; echo 'no idea' >&2; exit 1")
+    assert compose.up(tmp_path, later()) == failure
+
+
+def test_known_words_of_up_need_no_second_opinion(script: Script, tmp_path: Path) -> None:
+    compose = script(f"test $1 = config && touch asked; echo '{PORT}' >&2; exit 1")
+    assert compose.up(tmp_path, later()) == Failure(Cause.PORT_TAKEN, PORT)
+    assert not (tmp_path / "asked").exists()
+
+
+def test_no_process_and_no_file_is_left(script: Script, tmp_path: Path) -> None:
+    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    compose: Any = script("exit 1")
+    for _ in range(3):
+        compose.up(tmp_path, later())
+    assert compose._running == set()
+    assert set(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)

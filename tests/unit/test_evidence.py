@@ -8,7 +8,7 @@ from typing import Any
 import documents
 import pytest
 from compose_apps_early_start import evidence
-from compose_apps_early_start.cause import Cause, Failure
+from compose_apps_early_start.cause import NOT_TRIED, Cause, Failure
 from compose_apps_early_start.engine import Engine
 from compose_apps_early_start.errors import EngineError
 from compose_apps_early_start.evidence import MOST_BYTES, MOST_LOG_BYTES, Evidence, bounded
@@ -115,6 +115,13 @@ def test_if_all_runs_nothing_is_written_and_nothing_asked(settings: Settings) ->
     made.keep(RUN)
     assert not settings.evidence.exists()
     assert engine.asked == []
+
+
+def test_an_app_whose_run_was_told_to_end_has_not_failed(settings: Settings) -> None:
+    made = Evidence(settings)
+    made(Event.failed("shop", NOT_TRIED))
+    made.keep(RUN)
+    assert not settings.evidence.exists()
 
 
 def test_the_evidence_of_a_run_outlives_a_later_one_in_which_all_runs(settings: Settings) -> None:

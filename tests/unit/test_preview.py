@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 from compose_apps_early_start import plan, preview
-from compose_apps_early_start.preloaded import App
 from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.container import State
+from compose_apps_early_start.preloaded import App
 from compose_apps_early_start.preview import Preview, text, to_json
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.shortlist import UnknownName
 from compose_apps_early_start.store import Store
 from pytest_mock import MockerFixture
-from unit.given import IMAGE, NOW, app, container, preloaded, selection, service, shortlist
+from unit.given import IMAGE, app, container, preloaded, selection, service, shortlist
 
 SETTINGS = Settings()
 DB = "hub.example.test/factory/db@sha256:" + "b" * 64
@@ -27,12 +27,13 @@ NO_DB = app("no-db", service(), service("db", DB))
 def shown(
     *apps: App, state: State | None = None, registered_by: Path | None = None, **more: Any
 ) -> Preview:
-    the_plan = plan.make(selection(*apps, **more), state, NOW - 600, {})
+    the_plan = plan.make(selection(*apps, **more), state, (), {})
     unchecked = () if state else ("images and containers: dockerd did not answer",)
     return Preview(the_plan, SETTINGS, registered_by, unchecked)
 
 
-ENGINE = State(frozenset({IMAGE}), (container(app("runs")),))
+RUNNING = (container(app("runs")),)
+ENGINE = State(frozenset({IMAGE}), RUNNING, RUNNING)
 
 
 def test_the_json_has_exactly_the_documented_keys() -> None:

@@ -127,39 +127,6 @@ def test_the_journal_is_used_only_where_systemd_connected_standard_error_to_it()
         assert not report.connected_to_journal({})
 
 
-# STATUS=
-
-
-class Notifier:
-    """Stands for sdnotify's."""
-
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def notify(self, text: str) -> None:
-        self.told.append(text)
-
-
-def test_systemctl_status_shows_the_line_in_ascii(mocker: MockerFixture) -> None:
-    notifier = Notifier()
-    mocker.patch("sdnotify.SystemdNotifier", return_value=notifier)
-    report.status({"NOTIFY_SOCKET": "/run/systemd/notify"})(Event(Kind.UP, "up", app="käse"))
-    assert notifier.told == ["STATUS=k?se: up"]
-
-
-def test_no_name_of_a_folder_speaks_to_systemd(mocker: MockerFixture) -> None:
-    notifier = Notifier()
-    mocker.patch("sdnotify.SystemdNotifier", return_value=notifier)
-    report.status({"NOTIFY_SOCKET": "@x"})(Event(Kind.UP, "up", app="a\nERRNO=2\nSTATUS=b"))
-    assert notifier.told == ["STATUS=a\\nERRNO=2\\nSTATUS=b: up"]
-
-
-def test_where_systemd_does_not_listen_nothing_is_sent(mocker: MockerFixture) -> None:
-    made = mocker.patch("sdnotify.SystemdNotifier")
-    report.status({})(READY)
-    assert made.mock_calls == []
-
-
 # Many threads
 
 

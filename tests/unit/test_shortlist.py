@@ -12,7 +12,8 @@ import pytest
 from compose_apps_early_start.errors import EarlyStartError
 from compose_apps_early_start.shortlist import (
     MOST_BYTES,
-    MOST_SEARCHED,
+    MOST_CHARACTERS,
+    MOST_TOLD,
     UnknownName,
     parse,
     read,
@@ -214,17 +215,20 @@ def test_an_absurd_shortlist_costs_no_time(names: tuple[str, ...]) -> None:
     chosen, unknown = select(names, known)
     assert time.process_time() - began < 1.0
     assert not chosen
-    assert [each.name for each in unknown] == list(names)
+    assert len(unknown) == min(len(names), MOST_TOLD + 1)
+    assert all(len(each.name) < 2 * MOST_CHARACTERS for each in unknown)
 
 
-def test_of_many_unknown_names_the_first_are_compared() -> None:
-    _, unknown = select([f"sho{number}" for number in range(MOST_SEARCHED + 5)], ["shop"])
-    assert [each.nearest for each in unknown] == ["shop"] * MOST_SEARCHED + [None] * 5
+def test_of_many_unknown_names_the_rest_is_counted() -> None:
+    _, unknown = select([f"sho{number}" for number in range(MOST_TOLD + 5)], ["shop"])
+    assert [each.nearest for each in unknown] == ["shop"] * MOST_TOLD + [None]
+    assert unknown[-1].name == "... and 5 more names"
 
 
 @given(st.lists(NAMES), st.lists(NAMES, unique=True))
 def test_each_name_is_either_chosen_or_unknown(names: list[str], known: list[str]) -> None:
     chosen, unknown = select(names, known)
     assert chosen == tuple(name for name in names if name in known)
-    assert [each.name for each in unknown] == [name for name in names if name not in known]
+    told = [name for name in names if name not in known][:MOST_TOLD]
+    assert [each.name for each in unknown[:MOST_TOLD]] == told
     assert all(each.nearest is None or each.nearest in known for each in unknown)

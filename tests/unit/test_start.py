@@ -4,13 +4,13 @@ import errno
 import json
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from compose_apps_early_start import start
-from compose_apps_early_start.container import State
+from compose_apps_early_start.cause import Cause
+from compose_apps_early_start.container import Container, State
 from compose_apps_early_start.engine import Engine, Watch
 from compose_apps_early_start.errors import BusyError, EarlyStartError, EngineError, InterruptedRun
 from compose_apps_early_start.lock import held
@@ -29,10 +29,10 @@ class QuietWatch(Watch):
     def __init__(self) -> None:
         self.losses = 0
 
-    def count(self, project: str) -> int:
-        return 0
+    def changes(self, seconds: float) -> frozenset[str]:
+        return frozenset()
 
-    def wait(self, project: str, count: int, seconds: float) -> None:
+    def wake(self, project: str = "") -> None:
         return
 
     def close(self) -> None:
@@ -46,11 +46,21 @@ class RunningEngine(Engine):
         apps = [app(name, folder=settings.compose_apps / name) for name in names]
         self.running = {str(each.folder): container(each) for each in apps}
 
-    def state(self, images: Any) -> State:
-        return State(frozenset({IMAGE}) & images, tuple(self.running.values()))
+    def state(self, images: Any, folders: Any) -> State:
+        found = self.containers(*folders)
+        return State(frozenset({IMAGE}) & images, found, found)
 
-    def containers(self, folder: str | None = None) -> Any:
-        return tuple(each for each in self.running.values() if each.folder == folder)
+    def containers(self, *folders: str) -> tuple[Container, ...]:
+        return tuple(each for each in self.running.values() if each.folder in folders)
+
+    def identity(self) -> str | None:
+        return "1:1"
+
+    def hurried(self, seconds: float) -> Engine:
+        return self
+
+    def states(self, folders: Any) -> list[dict[str, Any]]:
+        return []
 
     def watch(self) -> Watch:
         return QuietWatch()
@@ -318,7 +328,7 @@ def test_a_dockerd_that_goes_away_once_more_is_asked_again(
     good = RunningEngine(settings, "shop")
 
     class Restarting(RunningEngine):
-        def state(self, images: Any) -> State:
+        def state(self, images: Any, folders: Any) -> State:
             raise EngineError("dockerd does not answer: EOF", "look at it")
 
     engines: list[Engine] = [Restarting(settings), good]
@@ -366,13 +376,43 @@ def test_a_run_that_is_ended_is_interrupted_though_all_apps_run(
     assert (last_run(settings)["state"], last_run(settings)["exit_status"]) == ("interrupted", 3)
 
 
-def test_a_second_signal_does_not_disturb_the_orderly_end() -> None:
+def test_a_second_signal_ends_the_process_as_it_is() -> None:
     with pytest.raises(InterruptedRun):
         start._interrupt(signal.SIGTERM, None)
-    signal.raise_signal(signal.SIGTERM)
-    signal.raise_signal(signal.SIGINT)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        assert signal.getsignal(number) is signal.SIG_DFL
 
 
-def test_the_boot_began_before_now_and_after_the_epoch() -> None:
-    assert 0 < start.boot_time() < time.time()
-    assert start.boot_time() == pytest.approx(start.boot_time(), abs=1.0)
+# What nobody expects
+
+
+def test_an_unexpected_error_ends_the_run_and_is_recorded(
+    settings: Settings, events: list[Event], dockerd: Dockerd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(*_: object) -> None:
+        raise KeyError("DriverStatus")
+
+    monkeypatch.setattr(Runner, "run", defect)
+    preloaded(settings, "shop")
+    dockerd("shop")
+    assert start.start(settings) == 1
+    assert events[-1].kind is Kind.ABORTED
+    assert events[-1].message.startswith("KeyError: 'DriverStatus' at test_start.py:")
+    assert events[-1].hint == Cause.INTERNAL_ERROR.hint
+    found = last_run(settings)
+    assert (found["state"], found["exit_status"]) == ("failed", 1)
+    assert found["message"] == events[-1].message
+    with held(settings):  # the next run can begin
+        pass
+
+
+def test_scratch_that_cannot_be_removed_is_told_and_the_apps_run(
+    settings: Settings, events: list[Event], dockerd: Dockerd, mocker: MockerFixture
+) -> None:
+    preloaded(settings, "shop")
+    dockerd("shop")
+    error = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    mocker.patch("compose_apps_early_start.bundle.clean", side_effect=error)
+    assert start.start(settings) == 0
+    (note,) = [each for each in events if each.kind is Kind.NOTE]
+    assert note.message == f"{settings.staging} cannot be removed: Read-only file system"

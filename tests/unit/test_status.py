@@ -311,7 +311,7 @@ def test_no_record_at_all(settings: Settings) -> None:
 
 def test_a_record_that_must_not_be_read(settings: Settings, mocker: MockerFixture) -> None:
     denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-    mocker.patch("compose_apps_early_start.plainfile.opened", side_effect=denied)
+    mocker.patch("compose_apps_early_start.plainfile.read", side_effect=denied)
     with pytest.raises(EarlyStartError) as raised:
         load(settings)
     assert str(raised.value) == f"{settings.run_status}: cannot read: Permission denied"

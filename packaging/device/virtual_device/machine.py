@@ -56,11 +56,15 @@ class Machine:
     """A disk that can be booted time and again; a context manager. Several may run at once.
 
     ``disk`` is not written to: what the machine writes is kept for its later boots, until the
-    context ends. ``processors``: how many it has.
+    context ends. ``processors``: how many it has. ``clock``: what its clock shows as a boot begins,
+    as QEMU takes it for `-rtc base=`.
     """
 
-    def __init__(self, kernel: Kernel, disk: Path, *, processors: int = 2) -> None:
+    def __init__(
+        self, kernel: Kernel, disk: Path, *, processors: int = 2, clock: str = "utc"
+    ) -> None:
         self._kernel = kernel
+        self._clock = clock
         self._base = disk
         self._processors = processors
         self._qemu: subprocess.Popen[bytes] | None = None
@@ -132,6 +136,7 @@ class Machine:
                 *("sh", str(Path(__file__).with_name("machine.sh"))),
                 "/dev/tty" if terminal else "/dev/null",
                 *("qemu-system-x86_64", *_MACHINE, "-smp", str(self._processors)),
+                *("-rtc", f"base={self._clock}"),
                 *("-kernel", str(self._kernel.image), "-initrd", "initrd", "-serial", serial),
                 *("-append", " ".join([*_COMMAND_LINE, *arguments]), *options),
             ],

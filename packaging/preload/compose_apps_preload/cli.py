@@ -5,10 +5,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import __version__, image, lint, matrix, resolve, verify
+from . import __version__
+from .apps import lint as lint_apps
+from .configuration import lint, matrix, resolve
 from .errors import PreloadError
+from .image import cache, make, verify
 
-COMMANDS = (resolve, matrix, lint, image, verify)
+COMMANDS = (resolve, matrix, lint, lint_apps, make, verify, cache)
 """Each has `add_command`, see `command`."""
 
 _DESCRIPTION = (
@@ -20,11 +23,12 @@ examples:
   compose-apps-preload resolve factory-config.yml --build lmp --ref refs/heads/devel --explain
   compose-apps-preload matrix factory-config.yml --containers-git ../containers
   compose-apps-preload lint factory-config.yml --containers-git ../containers --format github
+  compose-apps-preload lint-apps ../containers
   compose-apps-preload image lmp.wic.gz --app shop/ --arch arm64 -o lmp-shop.wic.gz
   compose-apps-preload verify lmp-shop.wic.gz
 
-exit status: 0 done; 1 it could not be done, or lint or verify found
-errors; 2 wrong usage"""
+exit status: 0 done; 1 it could not be done, or lint, lint-apps or
+verify found errors; 2 wrong usage"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,10 +5,14 @@ from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """An error is not what was meant, or fails; a warning works, but perhaps not as expected."""
+    """An error is not what was meant, or fails; a warning works, but perhaps not as expected.
+
+    A notice is worth knowing, and nothing is wrong. The names are those of GitHub's annotations.
+    """
 
     ERROR = "error"
     WARNING = "warning"
+    NOTICE = "notice"
 
 
 @dataclass(frozen=True, order=True)

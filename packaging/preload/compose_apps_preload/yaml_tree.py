@@ -5,6 +5,7 @@ aliases costs what its text costs, and a value keeps the form in which it was wr
 """
 
 import codecs
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from .errors import PreloadError
 from .finding import Finding, Mark, Severity
 
 MOST_BYTES = 1 << 18
-"""A factory-config.yml has a few KB; PyYAML needs some seconds for this many."""
+"""Such files have a few KB; PyYAML needs some seconds for this many."""
 
 MOST_MERGED = 100_000
 """Merge keys (`<<`) are the one way in which a small file can become large."""
@@ -23,7 +24,14 @@ _TAG = "tag:yaml.org,2002:"
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 """YAML 1.1, which is what PyYAML and CI read."""
 
-_TOO_MUCH = "write it as a plain factory-config.yml, without that nesting"
+_TOO_MUCH = "write it plainly, without that nesting"
+
+_TAGS: dict[type[yaml.Node], set[str]] = {
+    yaml.MappingNode: {"map", "set"},
+    yaml.SequenceNode: {"seq", "omap", "pairs"},
+    yaml.ScalarNode: {"null", "bool", "int", "float", "binary", "timestamp", "str"},
+}
+"""What PyYAML's safe loader makes a value of."""
 
 
 class UnreadableError(Exception):
@@ -51,16 +59,21 @@ class Entry:
 class Tree:
     """The nodes of one file, and what is wrong with those that were looked at."""
 
-    def __init__(self, file: Path) -> None:
-        """Read `file`.
+    def __init__(self, file: Path, name: str, sections: str) -> None:
+        """Read `file`, a file called `name`, which has the top level keys `sections`.
 
         Raises `PreloadError` if it cannot be read, `UnreadableError` if it is no YAML.
         """
         self.findings: list[Finding] = []
         self._merged: dict[int, dict[str, tuple[yaml.ScalarNode, yaml.Node]]] = {}
         self._may_merge = MOST_MERGED
-        self.root = _compose(_text(file))
-        self._find_duplicates()
+        root = _compose(_text(file, name))
+        if root is None or is_null(root):
+            raise UnreadableError(
+                Mark(1, 1), "empty", f"write at least {sections} into it", "empty"
+            )
+        self.root = root
+        self._check_mappings()
 
     def error(self, node: yaml.Node, code: str, message: str, hint: str) -> None:
         """Take note of what makes the file unusable."""
@@ -84,7 +97,7 @@ class Tree:
             )
             return {}
         return {
-            name: Entry(f"{path}.{_key(name)}" if path else _key(name), *pair)
+            name: Entry(f"{path}.{plain(name)}" if path else plain(name), *pair)
             for name, pair in self._pairs(node).items()
         }
 
@@ -97,23 +110,17 @@ class Tree:
         merged: dict[str, tuple[yaml.ScalarNode, yaml.Node]] = {}
         for key, value in node.value:
             if key.tag == _TAG + "merge":
-                sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
-                for source in sources:
-                    self._merge(source, merged)
+                for source in _sources(value):
+                    if isinstance(source, yaml.MappingNode):
+                        self._merge(source, merged)
             elif isinstance(key, yaml.ScalarNode):
                 own[key.value] = (key, value)
         self._merged[id(node)] = merged | own
         return self._merged[id(node)]
 
-    def _merge(self, source: yaml.Node, into: dict[str, tuple[yaml.ScalarNode, yaml.Node]]) -> None:
-        if not isinstance(source, yaml.MappingNode):
-            self.error(
-                source,
-                "wrong-type",
-                f"'<<' merges {kind(source)}, not a mapping",
-                "let it name the anchor of a mapping, as in '<<: *common'",
-            )
-            return
+    def _merge(
+        self, source: yaml.MappingNode, into: dict[str, tuple[yaml.ScalarNode, yaml.Node]]
+    ) -> None:
         pairs = self._pairs(source)
         self._may_merge -= len(pairs) + 1
         if self._may_merge < 0:
@@ -123,20 +130,65 @@ class Tree:
         for name, pair in pairs.items():
             into.setdefault(name, pair)
 
-    def _find_duplicates(self) -> None:
-        waiting = [self.root] if self.root else []
+    def nodes(self) -> Iterator[yaml.Node]:
+        """Yield each node of the file once, but for the keys of mappings."""
+        waiting: list[yaml.Node] = [self.root]
         seen = set()
         while waiting:
             node = waiting.pop()
-            if id(node) in seen or isinstance(node, yaml.ScalarNode):
+            if id(node) in seen:
                 continue
             seen.add(id(node))
+            yield node
             if isinstance(node, yaml.SequenceNode):
                 waiting += node.value
+            elif isinstance(node, yaml.MappingNode):
+                waiting += (value for _, value in node.value)
+
+    def find_unreadable(self) -> None:
+        """Take note of what PyYAML, which CI reads with, cannot make a value of.
+
+        One such value, wherever it is, makes the whole file unreadable to CI.
+        """
+        constructor = yaml.constructor.SafeConstructor()
+        for node in self.nodes():
+            self._check_value(node, constructor)
+            if not isinstance(node, yaml.MappingNode):
+                continue
+            for key, _ in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    self._unreadable(key, f"{kind(key)} cannot be a key")
+                elif key.tag != _TAG + "merge":
+                    self._check_value(key, constructor)
+
+    def _check_value(self, node: yaml.Node, constructor: yaml.constructor.SafeConstructor) -> None:
+        tag = node.tag.removeprefix(_TAG)
+        if tag not in _TAGS[type(node)]:
+            shown = f"!!{tag}" if node.tag.startswith(_TAG) else tag
+            self._unreadable(node, f"{kind(node)} cannot have the tag {quoted(shown)}")
+        elif isinstance(node, yaml.ScalarNode) and tag != "str":
+            try:
+                constructor.construct_object(node)
+            # A day that no month has, `!!int x`, `!!bool x`, `!!binary x`, an int too long.
+            except (yaml.YAMLError, ValueError, LookupError, ArithmeticError):
+                self._unreadable(node, f"{written(node)} is no {tag}")
+
+    def _unreadable(self, node: yaml.Node, why: str) -> None:
+        self.error(
+            node,
+            "unreadable",
+            f"CI cannot read the file: {why}",
+            "write a plain value; if it is meant as text, write it in quotes and without a tag",
+        )
+
+    def _check_mappings(self) -> None:
+        for node in self.nodes():
+            if not isinstance(node, yaml.MappingNode):
                 continue
             first: dict[tuple[str, str], yaml.Node] = {}
             for key, value in node.value:
-                waiting.append(value)
+                if key.tag == _TAG + "merge":
+                    self._check_merge(value)
                 if not isinstance(key, yaml.ScalarNode):
                     continue
                 before = first.setdefault((key.tag, key.value), key)
@@ -144,10 +196,25 @@ class Tree:
                     self.error(
                         key,
                         "duplicate-key",
-                        f"{_key(key.value)} is written twice, first in line {mark(before).line}; "
-                        "YAML readers take one of them and drop the other",
+                        f"{plain(key.value)} is written twice, first in line {mark(before).line}; "
+                        "YAML readers refuse the file, or drop one of the two",
                         "keep one, with what both say",
                     )
+
+    def _check_merge(self, node: yaml.Node) -> None:
+        for source in _sources(node):
+            if not isinstance(source, yaml.MappingNode):
+                self.error(
+                    source,
+                    "wrong-type",
+                    f"'<<' merges {kind(source)}, not a mapping",
+                    "let it name the anchor of a mapping, as in '<<: *common'",
+                )
+
+
+def _sources(node: yaml.Node) -> list[yaml.Node]:
+    """Return what a merge key merges."""
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else [node]
 
 
 def mark(node: yaml.Node) -> Mark:
@@ -204,12 +271,13 @@ def quoted(value: str) -> str:
     return '"' + value.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
 
 
-def _key(name: str) -> str:
-    plain = name.isprintable() and name.replace("_", "").replace("-", "").isalnum()
-    return name if plain or name == "<<" else quoted(name)
+def plain(name: str) -> str:
+    """Return a key as a person would write it: in quotes only where it needs them."""
+    is_plain = name.isprintable() and name.replace("_", "").replace("-", "").isalnum()
+    return name if is_plain or name == "<<" else quoted(name)
 
 
-def _text(file: Path) -> str:
+def _text(file: Path, name: str) -> str:
     try:
         with file.open("rb") as stream:
             data = stream.read(MOST_BYTES + 1)
@@ -217,11 +285,11 @@ def _text(file: Path) -> str:
         reason = error.strerror if isinstance(error, OSError) else error
         raise PreloadError(
             f"{file}: cannot read it: {reason}",
-            "name a readable factory-config.yml, it lies in ci-scripts.git",
+            f"name a readable {name}",
         ) from error
     if len(data) > MOST_BYTES:
         raise UnreadableError(
-            Mark(1, 1), f"longer than {MOST_BYTES} bytes", "name a factory-config.yml", "size"
+            Mark(1, 1), f"longer than {MOST_BYTES} bytes", f"name a {name}", "size"
         )
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
@@ -251,10 +319,6 @@ def _compose(document: str) -> yaml.Node | None:
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # "\UFFFFFFFF" is a ValueError out of PyYAML's scanner, without a place.
         raise UnreadableError(Mark(1, 1), f"broken YAML: {error}", "check its escapes") from error
-    if root is None or is_null(root):
-        raise UnreadableError(
-            Mark(1, 1), "empty", "write at least 'containers:' and 'lmp:' into it", "empty"
-        )
     return root
 
 

@@ -1,0 +1,47 @@
+"""How far something is that has a known number of bytes: how many, how fast, how long yet."""
+
+import time
+from collections.abc import Callable
+
+TELL_SECONDS = 5.0
+"""Between two words."""
+
+
+class Meter:
+    """Counts bytes, and says now and then how far it is."""
+
+    def __init__(
+        self,
+        total: int,
+        tell: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`total` is in bytes; `clock` returns seconds."""
+        self._total = total
+        self._tell = tell
+        self._clock = clock
+        self._began = self._told_at = clock()
+        self.done = 0
+
+    def add(self, size: int) -> None:
+        """Count `size` bytes more."""
+        self.done += size
+        now = self._clock()
+        if now - self._told_at >= TELL_SECONDS:
+            self._told_at = now
+            self._tell(words(self.done, self._total, now - self._began))
+
+
+def words(done: int, total: int, seconds: float) -> str:
+    """Say how far it is after so many `seconds`."""
+    text = f"{megabytes(done)} of {megabytes(total)}"
+    if not done or seconds < 1.0:
+        return text
+    rate = done / seconds
+    left = max(0, total - done) / rate
+    return f"{text}, {megabytes(round(rate))}/s, {left:.0f} s left"
+
+
+def megabytes(size: int) -> str:
+    """Write a number of bytes for people."""
+    return f"{size / 1e6:.1f} MB"

@@ -1,0 +1,122 @@
+"""STATUS=, the line that `systemctl status` shows: while something happens it is never old.
+
+Source: sd_notify(3). Nothing of it goes to the journal.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from .report import Event, Kind, line, printable
+
+BEAT_SECONDS = 3.0
+"""Between two lines; with the time to ask what holds dockerd up that is 5 seconds at the most."""
+
+ASK_SECONDS = 5.0
+"""Between two questions for that: it takes a process, while dockerd is to start."""
+
+MOST_APPS = 3
+"""Which one line has room for."""
+
+_ENDS = (Kind.SKIPPED, Kind.FINISHED, Kind.ABORTED, Kind.DEGRADED)
+_DECIDES = (Kind.RUNNING, Kind.FAILED)
+_ASIDE = (Kind.NOTE, Kind.UNKNOWN, Kind.HEALED, Kind.REPLACED)
+"""They tell what was done, not what is going on."""
+
+
+class Pulse:
+    """The listener that tells systemd each event, and between events what goes on, and how long.
+
+    `notify` sends a text to systemd. `held_up_by` says, perhaps, what dockerd waits for; it is
+    asked in the thread of this object only.
+    """
+
+    def __init__(
+        self,
+        notify: Callable[[str], None],
+        held_up_by: Callable[[], str | None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._notify = notify
+        self._held_up_by = held_up_by
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._asked_at = clock()
+        self._reason: str | None = None
+        self._waiting: tuple[str, float] | None = None
+        self._apps: dict[str, tuple[Event, float]] = {}
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Tell `event` at once."""
+        with self._lock:
+            self._enter(event)
+            self._say(line(event))
+        if event.kind in _ENDS:
+            self._ended.set()
+        elif self._thread is None:
+            self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+            self._thread.start()
+
+    def _enter(self, event: Event) -> None:
+        now = self._clock()
+        if event.app is None:
+            if event.kind is Kind.WAITING:
+                self._waiting, self._reason = (event.message, now), None
+            elif event.kind is Kind.READY:
+                self._waiting = None
+            return
+        if event.kind in _ASIDE:
+            return
+        self._waiting = None
+        before = self._apps.pop(event.app, None)
+        if event.kind not in _DECIDES:
+            goes_on = before and before[0].kind is event.kind
+            self._apps[event.app] = (event, before[1] if before and goes_on else now)
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT_SECONDS):
+            self.beat()
+
+    def beat(self) -> None:
+        """Tell what goes on now."""
+        if self._waiting and self._clock() - self._asked_at >= ASK_SECONDS:
+            self._reason = self._held_up_by()
+            self._asked_at = self._clock()
+        with self._lock:
+            text = self._text(self._clock())
+            if text and not self._ended.is_set():
+                self._say(text)
+
+    def _text(self, now: float) -> str:
+        if self._waiting:
+            message, since = self._waiting
+            reason = f": {self._reason}" if self._reason else ""
+            return f"{message}, {now - since:.0f} s{reason}"
+        apps = [
+            f"{name}: {event.message}, {now - since:.0f} s"
+            for name, (event, since) in list(self._apps.items())[:MOST_APPS]
+        ]
+        if len(self._apps) > MOST_APPS:
+            apps.append(f"and {len(self._apps) - MOST_APPS} more apps")
+        return "; ".join(apps)
+
+    def _say(self, text: str) -> None:
+        # sdnotify encodes as latin-1, and drops in silence what it cannot encode.
+        # A line end would begin another of systemd's variables.
+        self._notify(f"STATUS={printable(text).encode('ascii', errors='replace').decode()}")
+
+
+def status(
+    environment: Mapping[str, str], held_up_by: Callable[[], str | None]
+) -> Callable[[Event], None]:
+    """Return a listener that shows how far the run is in `systemctl status`.
+
+    Does nothing where systemd does not listen. `held_up_by` is as for `Pulse`.
+    """
+    if "NOTIFY_SOCKET" not in environment:
+        return lambda event: None
+    import sdnotify
+
+    return Pulse(sdnotify.SystemdNotifier().notify, held_up_by)

@@ -1,0 +1,1 @@
+"""Which apps a Target is preloaded with: what factory-config.yml says."""

@@ -1,0 +1,341 @@
+"""factory-config.yml, as far as it decides what an image is preloaded with.
+
+Reading is tolerant: whatever is wrong becomes a finding with its place, and reading goes on.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Literal, TypeVar, get_args
+
+import yaml
+
+from ..errors import PreloadError
+from ..finding import Finding, Mark, Severity
+from ..yaml_tree import (
+    Entry,
+    Tree,
+    UnreadableError,
+    flag,
+    is_null,
+    kind,
+    mark,
+    quoted,
+    text,
+    written,
+)
+
+Build = Literal["containers", "lmp"]
+"""The two kinds of CI builds, by their sections: container builds, and platform builds."""
+
+BUILDS: tuple[Build, ...] = get_args(Build)
+APP_TYPES = ("restorable", "compose")
+
+SECTION_KEYS = ("preloaded_images", "params", "ref_options", "tagging")
+IMAGE_KEYS = ("enabled", "shortlist", "app_type", "oe_builtin")
+REF_KEYS = ("params",)
+PARAMS = ("ASSEMBLE_SYSTEM_IMAGE", "APP_SHORTLIST")
+TAG_KEYS = ("tag", "inherit")
+
+_T = TypeVar("_T")
+
+_APP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+_REF = re.compile(r"refs/[^\s*?:\[\\^~]+")
+# CI hands tags on as "tag:inherit,tag".
+_TAG = re.compile(r"[^\s,:]+")
+
+
+@dataclass(frozen=True)
+class Value(Generic[_T]):
+    """A value and where it comes from: `at` is the place of its key, `value_at` its own."""
+
+    key: str
+    value: _T
+    written: str
+    at: Mark
+    value_at: Mark
+
+
+@dataclass(frozen=True)
+class Said:
+    """What one place of the file says on preloading; None is "nothing".
+
+    An empty `shortlist` means all apps of the Target.
+    """
+
+    enabled: Value[bool] | None = None
+    shortlist: Value[tuple[str, ...]] | None = None
+    app_type: Value[str] | None = None
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A tag that a branch's Targets get; with `inherit`, with the apps of the Target so tagged."""
+
+    name: str
+    inherit: str | None = None
+    at: Mark = field(default=Mark(1, 1), compare=False)
+    inherit_at: Mark = field(default=Mark(1, 1), compare=False)
+
+
+Tagging = Mapping[str, Value[tuple[Tag, ...]]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """`containers` or `lmp`. Without `tagging`, every branch is built, and Targets get no tag."""
+
+    name: Build
+    preloaded_images: Said = Said()
+    params: Said = Said()
+    ref_options: Mapping[str, Value[Said]] = field(default_factory=dict)
+    tagging: Value[Tagging] | None = None
+
+
+@dataclass(frozen=True)
+class UnknownKey:
+    """A key that is not read here, for CI reads more, and those that are read at its place."""
+
+    name: str
+    path: str
+    at: Mark
+    known: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FactoryConfig:
+    """A factory-config.yml. With an error among `findings`, nothing can be decided by it."""
+
+    file: Path
+    containers: Section
+    lmp: Section
+    findings: tuple[Finding, ...] = ()
+    unknown_keys: tuple[UnknownKey, ...] = ()
+
+    def section(self, build: Build) -> Section:
+        """Return the section that `build` is configured by."""
+        return self.containers if build == "containers" else self.lmp
+
+
+def load(file: Path) -> FactoryConfig:
+    """Read `file`, to decide by it.
+
+    Raises `PreloadError` for the first error in it, or if it cannot be read.
+    """
+    config = read(file)
+    errors = [each for each in config.findings if each.severity is Severity.ERROR]
+    if errors:
+        first = min(errors, key=lambda each: each.at)
+        more = f" (and {len(errors) - 1} more, see 'lint')" if len(errors) > 1 else ""
+        raise PreloadError(
+            f"{file}:{first.at.line}:{first.at.column}: {first.message}{more}", first.hint
+        )
+    return config
+
+
+def read(file: Path) -> FactoryConfig:
+    """Read `file`, and what is wrong with it.
+
+    Raises `PreloadError` only if it cannot be read at all.
+    """
+    try:
+        return _Reader(file).config()
+    except UnreadableError as unreadable:
+        return FactoryConfig(
+            file, Section("containers"), Section("lmp"), findings=(unreadable.finding,)
+        )
+
+
+class _Reader:
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._tree = Tree(file, "factory-config.yml", "'containers:' and 'lmp:'")
+        self._tree.find_unreadable()
+        self._unknown: list[UnknownKey] = []
+
+    def config(self) -> FactoryConfig:
+        try:
+            top = self._known(self._tree.entries(self._tree.root, ""), *BUILDS)
+            containers, lmp = (self._section(name, top.get(name)) for name in BUILDS)
+        except RecursionError as error:
+            raise UnreadableError(
+                Mark(1, 1), "its merge keys are nested too deep", "write the values out"
+            ) from error
+        return FactoryConfig(
+            self._file,
+            containers,
+            lmp,
+            # An alias may lead to the same place twice.
+            tuple(dict.fromkeys(self._tree.findings)),
+            tuple(dict.fromkeys(self._unknown)),
+        )
+
+    def _section(self, name: Build, entry: Entry | None) -> Section:
+        node = entry.node if entry else None
+        entries = self._known(self._tree.entries(node, name), *SECTION_KEYS)
+        preloaded, params, ref_options, tagging = (entries.get(key) for key in SECTION_KEYS)
+        return Section(
+            name,
+            self._preloaded_images(preloaded),
+            self._params(params),
+            self._refs(ref_options, self._ref_params) if ref_options else {},
+            self._tagging(tagging) if tagging else None,
+        )
+
+    def _preloaded_images(self, entry: Entry | None) -> Said:
+        if entry is None:
+            return Said()
+        entries = self._known(self._tree.entries(entry.node, entry.path), *IMAGE_KEYS)
+        # Not ours to decide by, but a wrong type in it is as wrong.
+        self._value(entries.get("oe_builtin"), self._flag)
+        return Said(
+            self._value(entries.get("enabled"), self._flag),
+            self._value(entries.get("shortlist"), self._shortlist),
+            self._value(entries.get("app_type"), self._app_type),
+        )
+
+    def _params(self, entry: Entry | None) -> Said:
+        if entry is None:
+            return Said()
+        entries = self._known(self._tree.entries(entry.node, entry.path), *PARAMS)
+        switch, shortlist = (entries.get(key) for key in PARAMS)
+        return Said(self._value(switch, self._switch), self._value(shortlist, self._shortlist))
+
+    def _ref_params(self, entry: Entry) -> Value[Said]:
+        options = self._known(self._tree.entries(entry.node, entry.path), *REF_KEYS)
+        said = self._params(options.get("params"))
+        return Value(entry.path, said, "", entry.at, mark(entry.node))
+
+    def _tagging(self, entry: Entry) -> Value[Tagging] | None:
+        if is_null(entry.node):
+            return None
+        tags = self._refs(entry, self._tags)
+        return Value(entry.path, tags, "", entry.at, mark(entry.node))
+
+    def _refs(self, entry: Entry, read: Callable[[Entry], Value[_T]]) -> dict[str, Value[_T]]:
+        found = {}
+        for ref, each in self._tree.entries(entry.node, entry.path).items():
+            if _REF.fullmatch(ref) and ref.isprintable():
+                found[ref] = read(each)
+            else:
+                self._tree.error(
+                    each.key,
+                    "wrong-value",
+                    f"{entry.path}: {quoted(ref)} is no git reference",
+                    "write a branch in full, as in refs/heads/devel",
+                )
+        return found
+
+    def _tags(self, entry: Entry) -> Value[tuple[Tag, ...]]:
+        tags = []
+        items = entry.node.value if isinstance(entry.node, yaml.SequenceNode) else []
+        for item in items:
+            fields = self._known(self._tree.entries(item, f"{entry.path}[]"), *TAG_KEYS)
+            name, inherit = (self._value(fields.get(key), self._tag) for key in TAG_KEYS)
+            if name and inherit:
+                tags.append(Tag(name.value, inherit.value, name.value_at, inherit.value_at))
+            elif name:
+                tags.append(Tag(name.value, None, name.value_at))
+            elif is_null(item) or (
+                isinstance(item, yaml.MappingNode) and _is_absent(fields, "tag")
+            ):
+                self._wrong(item, entry.path, "has an item without a tag", "'- tag: devel'")
+        if not items:
+            what = "is an empty list" if isinstance(entry.node, yaml.SequenceNode) else None
+            self._wrong(entry.node, entry.path, what, "a list of tags, as '- tag: devel'")
+        shown = ", ".join(tag.name for tag in tags)
+        return Value(entry.path, tuple(tags), shown, entry.at, mark(entry.node))
+
+    def _value(self, entry: Entry | None, read: Callable[[Entry], _T | None]) -> Value[_T] | None:
+        # A key with nothing behind it says nothing: all that remains of a value commented out.
+        if entry is None or is_null(entry.node):
+            return None
+        value = read(entry)
+        if value is None:
+            return None
+        return Value(entry.path, value, written(entry.node), entry.at, mark(entry.node))
+
+    def _flag(self, entry: Entry) -> bool | None:
+        value = flag(entry.node)
+        if value is None:
+            self._wrong(entry.node, entry.path, None, "true or false, without quotes")
+        return value
+
+    def _switch(self, entry: Entry) -> bool | None:
+        value = text(entry.node)
+        self._warn_of_blanks(entry, value)
+        switch = {"1": True, "0": False}.get((value or "").strip())
+        if switch is None:
+            self._wrong(entry.node, entry.path, None, '"1" or "0"')
+        return switch
+
+    def _shortlist(self, entry: Entry) -> tuple[str, ...] | None:
+        value = text(entry.node)
+        if value is None:
+            self._wrong(entry.node, entry.path, None, 'names separated by commas, as "a,b"')
+            return None
+        self._warn_of_blanks(entry, value)
+        names = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+        for name in names:
+            if not _APP.fullmatch(name):
+                self._tree.error(
+                    entry.node,
+                    "wrong-value",
+                    f"{entry.path}: {quoted(name)} cannot be the name of an app",
+                    "separate names by commas; a name has letters, digits, '_', '.' and '-'",
+                )
+                return None
+        if not names and value.strip():
+            self._tree.error(
+                entry.node,
+                "empty-shortlist",
+                f"{entry.path} names no app",
+                "write the names; or remove the key, which means all apps of the Target",
+            )
+            return None
+        return names
+
+    def _app_type(self, entry: Entry) -> str | None:
+        value = text(entry.node)
+        if value not in APP_TYPES:
+            self._wrong(entry.node, entry.path, None, " or ".join(APP_TYPES))
+            return None
+        return value
+
+    def _tag(self, entry: Entry) -> str | None:
+        value = text(entry.node)
+        if value is None or not _TAG.fullmatch(value) or not value.isprintable():
+            self._wrong(entry.node, entry.path, None, "a tag without blanks, commas and colons")
+            return None
+        return value
+
+    def _wrong(self, node: yaml.Node, path: str, what: str | None, write: str) -> None:
+        scalar = isinstance(node, yaml.ScalarNode) and text(node) is not None
+        self._tree.error(
+            node,
+            "wrong-value" if scalar else "wrong-type",
+            f"{path} {what or 'is ' + kind(node)}",
+            f"write {write}",
+        )
+
+    def _warn_of_blanks(self, entry: Entry, value: str | None) -> None:
+        if value is not None and value != value.strip():
+            self._tree.warning(
+                entry.node,
+                "blanks",
+                f"{entry.path} has blanks around its value: {quoted(value)}",
+                f"write {quoted(value.strip())}",
+            )
+
+    def _known(self, entries: dict[str, Entry], *known: str) -> dict[str, Entry]:
+        self._unknown += (
+            UnknownKey(name, each.path, each.at, known)
+            for name, each in entries.items()
+            if name not in known
+        )
+        return entries
+
+
+def _is_absent(fields: Mapping[str, Entry], key: str) -> bool:
+    return key not in fields or is_null(fields[key].node)

@@ -1,0 +1,306 @@
+"""What one build of one branch is preloaded with, and by which keys.
+
+A value is decided by the first place that names it:
+
+    ref_options[ref].params > params > preloaded_images > (lmp only) the same of containers
+
+Each value is inherited on its own. Where the document's letter and its prose differ, or where it is
+silent, the rule that was taken is a *doubt* of the decision.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from ..command import Subparsers, add_file, app_list
+from ..errors import PreloadError
+from .factory_config import APP_TYPES, BUILDS, Build, FactoryConfig, Said, Section, Tag, Value, load
+
+ANY_OTHER = "refs/heads/*"
+"""Stands for every branch that the file does not name: git allows no such name."""
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Why a value is what it is.
+
+    `by` decided; None is the default. `over` are the keys that had less to say, the strongest
+    first. `notes` explain; `doubts` are rules that the document does not spell out.
+    """
+
+    name: str
+    value: str
+    by: Value[Any] | None = None
+    over: tuple[Value[Any], ...] = ()
+    notes: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What a build of a branch is preloaded with.
+
+    `apps` are in the order of the shortlist; None is "all apps of the Target", where these are not
+    known. Nothing is preloaded, and there are no `apps`, unless `enabled`; a branch that is not
+    `built` is not enabled. `shortlist` is the one that decided on the apps. `unknown_apps` are in
+    it, but not in the Target. `decisions` are on enabled, apps, tags and app_type, in this order.
+    """
+
+    build: Build
+    ref: str
+    built: bool
+    enabled: bool
+    apps: tuple[str, ...] | None
+    tags: tuple[Tag, ...]
+    app_type: str
+    shortlist: Value[tuple[str, ...]] | None
+    unknown_apps: tuple[str, ...]
+    decisions: tuple[Decision, ...]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What may not be as one expects: names that CI ignores, and rules taken in doubt."""
+        ignored = (
+            f"the Target has no {name}: CI ignores it silently" for name in self.unknown_apps
+        )
+        return (*ignored, *(doubt for each in self.decisions for doubt in each.doubts))
+
+
+class NothingLeftError(PreloadError):
+    """The shortlist names none of the Target's apps. CI's build crashes on it."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A place that may name values; `documented` unless only the document's prose implies it."""
+
+    said: Said
+    documented: bool
+
+
+def resolve(
+    config: FactoryConfig, build: Build, ref: str, apps: Sequence[str] | None = None
+) -> Resolution:
+    """Decide what `build` of the git reference `ref` is preloaded with.
+
+    `ref` may be a branch's short name. `apps` are the apps of the Target, if known.
+    Raises `NothingLeftError` if they have none in common with the shortlist.
+    """
+    ref = ref if ref.startswith("refs/") else f"refs/heads/{ref}"
+    places = _places(config, build, ref)
+    built, tags, tagged = _tags(config.section(build), ref)
+    on, enabled = _decide("enabled", [(each.said.enabled, each) for each in places], False)
+    named, listed = _decide("apps", [(each.said.shortlist, each) for each in places], ())
+    kind, typed = _decide("app_type", [(each.said.app_type, each) for each in places], APP_TYPES[0])
+    chosen: tuple[str, ...] | None = ()
+    by = None
+    if not built:
+        over = (enabled.by, *enabled.over) if enabled.by else ()
+        enabled = Decision("enabled", "no", tagged.by, over, tagged.notes)
+    if not (built and on):
+        listed = Decision("apps", _names(()), notes=("not enabled: nothing is preloaded",))
+    else:
+        by = listed.by
+        chosen = _chosen(config, by, apps)
+        doubts = (*listed.doubts, *_undocumented(config, build, by))
+        listed = replace(listed, value=_names(chosen), doubts=doubts)
+    kept = frozenset(chosen or ())
+    return Resolution(
+        build,
+        ref,
+        built,
+        built and on,
+        chosen,
+        tags,
+        kind,
+        by,
+        tuple(name for name in named if kept and name not in kept),
+        (enabled, listed, tagged, typed),
+    )
+
+
+def preloaded_by(
+    config: FactoryConfig, build: Build, ref: str
+) -> tuple[bool, Value[tuple[str, ...]] | None]:
+    """Return whether `build` of `ref` is preloaded, and by which list; None is all apps.
+
+    The same as `resolve` decides, without the reasons: it costs nothing to ask for each branch.
+    """
+    section = config.section(build)
+    if section.tagging is not None and ref not in section.tagging.value:
+        return False, None
+    said = [each.said for each in _places(config, build, ref)]
+    enabled = next((each.enabled for each in said if each.enabled), None)
+    listed = next((each.shortlist for each in said if each.shortlist), None)
+    return enabled is not None and enabled.value, listed
+
+
+def _places(config: FactoryConfig, build: Build, ref: str) -> list[_Place]:
+    places = []
+    for section in (config.lmp, config.containers) if build == "lmp" else (config.containers,):
+        own = section.name == build
+        if ref in section.ref_options:
+            places.append(_Place(section.ref_options[ref].value, own))
+        places.append(_Place(section.params, own))
+        places.append(_Place(section.preloaded_images, True))
+    return places
+
+
+def _decide(
+    name: str, values: list[tuple[Value[_T] | None, _Place]], default: _T
+) -> tuple[_T, Decision]:
+    said = [(value, place) for value, place in values if value]
+    decided = said[0][0].value if said else default
+    by_letter = next((value.value for value, place in said if place.documented), default)
+    doubts: tuple[str, ...] = ()
+    if decided != by_letter:
+        doubts = (
+            "by the document's letter, lmp inherits containers.preloaded_images alone: "
+            f"{name} would be {_shown(by_letter)}. By its prose, containers' ref_options and "
+            f"params hold for every Target of the branch: {_shown(decided)}. The prose is taken",
+        )
+    by = said[0][0] if said else None
+    over = tuple(value for value, _ in said[1:])
+    return decided, Decision(name, _shown(decided), by, over, doubts=doubts)
+
+
+def _chosen(
+    config: FactoryConfig, shortlist: Value[tuple[str, ...]] | None, apps: Sequence[str] | None
+) -> tuple[str, ...] | None:
+    if shortlist is None or not shortlist.value:
+        return None if apps is None else tuple(dict.fromkeys(apps))
+    if apps is None:
+        return shortlist.value
+    known = frozenset(apps)
+    chosen = tuple(name for name in shortlist.value if name in known)
+    if not chosen:
+        raise NothingLeftError(
+            f"{config.file}:{shortlist.at.line}: {shortlist.key} names {_names(shortlist.value)}, "
+            f"none of which the Target has (it has {_names(tuple(apps))}): nothing is left to "
+            "preload",
+            "correct the names, or remove the key, which means all apps of the Target",
+        )
+    return chosen
+
+
+def _tags(section: Section, ref: str) -> tuple[bool, tuple[Tag, ...], Decision]:
+    if section.tagging is None:
+        note = f"{section.name}.tagging is absent: every branch is built, Targets get no tag"
+        return True, (), Decision("tags", "none", notes=(note,))
+    value = section.tagging.value.get(ref)
+    if value is None:
+        note = f"{section.name}.tagging does not list {ref}: it is not built"
+        return False, (), Decision("tags", "none, it is not built", section.tagging, notes=(note,))
+    notes = tuple(
+        f"{tag.name} takes the apps of the newest Target tagged {tag.inherit}"
+        for tag in value.value
+        if tag.inherit and section.name == "lmp"
+    )
+    return True, value.value, Decision("tags", value.written, value, notes=notes)
+
+
+def _undocumented(
+    config: FactoryConfig, build: Build, shortlist: Value[tuple[str, ...]] | None
+) -> tuple[str, ...]:
+    """Tell of the case that no example covers: lmp is switched on, and has no shortlist."""
+    on = config.lmp.preloaded_images.enabled
+    if build != "lmp" or not on or not on.value:
+        return ()
+    if shortlist is None or not shortlist.key.startswith("containers."):
+        return ()
+    return (
+        "not documented: lmp is switched on without a shortlist. Each key is inherited on its own, "
+        f"so {shortlist.key} holds; an empty lmp.preloaded_images.shortlist would mean all apps",
+    )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return _names(value or None)
+    return str(value)
+
+
+def _names(names: tuple[str, ...] | None) -> str:
+    return "all apps of the Target" if names is None else ", ".join(names) or "none"
+
+
+# The command
+
+
+def add_command(commands: Subparsers) -> None:
+    """Add `resolve` to the command line."""
+    parser = commands.add_parser("resolve", help="show what a build of a branch is preloaded with")
+    add_file(parser)
+    parser.add_argument("--build", choices=BUILDS, required=True, help="the kind of CI build")
+    parser.add_argument("--ref", required=True, help="the branch, as refs/heads/devel or devel")
+    parser.add_argument("--apps", type=app_list, metavar="A,B", help="the apps of the Target")
+    parser.add_argument("--explain", action="store_true", help="name the keys that decided")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    config = load(options.file)
+    resolution = resolve(config, options.build, options.ref, options.apps)
+    if options.json:
+        print(json.dumps(to_json(resolution, options.explain), indent=2))
+    else:
+        print(_text(config, resolution, options.explain))
+    return 0
+
+
+def to_json(resolution: Resolution, explain: bool = False) -> dict[str, Any]:
+    """Return `resolution` for programs: `apps` is null for "all apps of the Target"."""
+    shown: dict[str, Any] = {
+        "enabled": resolution.enabled,
+        "apps": resolution.apps,
+        "tags": [tag.name for tag in resolution.tags],
+        "app_type": resolution.app_type,
+    }
+    if explain:
+        shown["explanation"] = {
+            each.name: {
+                "by": _where(each.by),
+                "over": [_where(value) for value in each.over],
+                "notes": each.notes,
+                "doubts": each.doubts,
+            }
+            for each in resolution.decisions
+        }
+    return shown
+
+
+def _where(value: Value[Any] | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    return {"key": value.key, "value": value.written, "line": value.at.line}
+
+
+def _text(config: FactoryConfig, resolution: Resolution, explain: bool) -> str:
+    lines = []
+    for each in resolution.decisions:
+        lines.append(f"{each.name + ':':<10}{each.value}")
+        if explain:
+            lines += (f"    {line}" for line in _explained(config, each))
+    # What is not as the file suggests is said without being asked for.
+    lines += (f"note: {warning}" for warning in resolution.warnings)
+    return "\n".join(lines)
+
+
+def _explained(config: FactoryConfig, decision: Decision) -> list[str]:
+    def told(value: Value[Any]) -> str:
+        shown = f"{value.key}: {value.written}" if value.written else value.key
+        return f"{config.file}:{value.at.line}: {shown}"
+
+    lines = [f"by {told(decision.by)}"] if decision.by else []
+    if not decision.by and not decision.notes:
+        lines.append("by default, for no key names it")
+    lines += (f"over {told(value)}" for value in decision.over)
+    lines += decision.notes
+    return lines

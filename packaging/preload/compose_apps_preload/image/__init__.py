@@ -1,0 +1,1 @@
+"""Making preloaded images, and reading them back."""

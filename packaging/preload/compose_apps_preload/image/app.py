@@ -1,0 +1,210 @@
+"""An app as it is published: from a registry, or made of a local folder in the same way.
+
+Publishing (composectl) pins the images of the compose file, labels each service with a hash of its
+YAML, packs the folder into a bundle, and describes that by a manifest whose digest is the version.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import PreloadError
+from . import bundle, compose_file
+from .cache import Blob
+from .compose_file import COMPOSE_FILE
+from .skopeo import Registries, digest_of, host, repository
+
+_INDEX_DIGEST = "org.foundries.app.bundle.index.digest"
+_INDEX_SIZE = "org.foundries.app.bundle.index.size"
+_MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+_EMPTY = b"{}"
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class App:
+    """A published app. `blobs`: digest to file, of its manifest and all that the manifest names."""
+
+    name: str
+    uri: str
+    blobs: Mapping[str, Path]
+    bundle: str
+    """The digest of its bundle."""
+    services: Mapping[str, str]
+    """Service to the pinned reference of its image."""
+
+    @property
+    def sha256(self) -> str:
+        """The version, in hex."""
+        return self.uri.rpartition(":")[2]
+
+    @property
+    def manifest(self) -> Path:
+        """The manifest, byte by byte as it is published."""
+        return self.blobs[f"sha256:{self.sha256}"]
+
+    @property
+    def compose_file(self) -> bytes:
+        """The pinned compose file."""
+        return bundle.read(self.blobs[self.bundle], COMPOSE_FILE, f"app {self.name}")
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The references of all services, once each."""
+        return tuple(dict.fromkeys(self.services.values()))
+
+
+def name_of(source: str) -> str:
+    """Return the name of the app in a folder or behind a reference, without looking at either."""
+    if Path(source).is_dir():
+        return Path(source).resolve().name
+    return repository(source).rpartition("/")[2]
+
+
+def load(source: str, scratch: Path, registries: Registries, variables: Mapping[str, str]) -> App:
+    """Read the app in the folder `source`, or behind the reference `source`.
+
+    Its blobs are put into the folder `scratch`, which is made. Raises `PreloadError` if there is no
+    app, or if it cannot be pinned.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    if Path(source).is_dir():
+        return from_folder(Path(source), scratch, registries, variables)
+    if "/" not in source or Path(source).exists() or source.startswith((".", "/")):
+        raise PreloadError(
+            f"there is no app {source!r}",
+            f"give a folder with a {COMPOSE_FILE}, or a reference: host/factory/app@sha256:…",
+        )
+    return from_registry(source, scratch, registries)
+
+
+def from_registry(reference: str, scratch: Path, registries: Registries) -> App:
+    """Fetch a published app; raises `PreloadError`."""
+    manifest = registries.manifest(reference)
+    uri = f"{repository(reference)}@{digest_of(manifest)}"
+    index = None
+    try:
+        document = json.loads(manifest)
+        named = [
+            Blob(str(each["digest"]), int(each["size"]))
+            for each in (document["config"], *document["layers"])
+        ]
+        packed = named[1].digest
+        index = (document["layers"][0].get("annotations") or {}).get(_INDEX_DIGEST)
+        is_app = document["annotations"]["compose-app"] == "v1"
+    except (ValueError, LookupError, TypeError, AttributeError):
+        is_app = False
+    if not is_app:
+        raise PreloadError(
+            f"{reference} is not a compose app",
+            "give the app's own reference (fioctl targets show), not that of an image",
+        )
+    registries.fetch(uri, _MANIFEST_TYPE, named, scratch)
+    blobs = {blob.digest: _blob(scratch, blob.digest) for blob in named}
+    blobs[digest_of(manifest)] = _put(manifest, scratch)
+    if index is not None:
+        # No layer of the manifest, so copying leaves it out; but it follows from the bundle.
+        hashes = bundle.hashes(blobs[packed], f"app {reference}")
+        made = bundle.index(hashes)
+        if digest_of(made) != index:
+            made = registries.blob(uri, str(index))
+            _check_index(made, hashes, reference)
+        blobs[str(index)] = _put(made, scratch)
+    name = name_of(reference)
+    text = bundle.read(blobs[packed], COMPOSE_FILE, f"app {name}")
+    services = compose_file.pinned_services(text, name)
+    return App(name, uri, blobs, packed, services)
+
+
+def _check_index(index: bytes, hashes: Mapping[str, str], reference: str) -> None:
+    try:
+        same = json.loads(index) == hashes
+    except ValueError:
+        same = False
+    if not same:
+        raise PreloadError(
+            f"{reference}: its bundle index is not that of its bundle", "publish the app anew"
+        )
+
+
+def from_folder(
+    folder: Path, scratch: Path, registries: Registries, variables: Mapping[str, str]
+) -> App:
+    """Make of a local folder what publishing makes of it; raises `PreloadError`.
+
+    Images without a digest are pinned to what their registries have now. `variables` are those of
+    publishing's environment; the app's `.env` counts where they say nothing.
+    """
+    name = folder.resolve().name
+    if not _NAME.fullmatch(name):
+        raise PreloadError(
+            f"{name!r} cannot be the name of an app", "use lower case letters, digits, - _ ."
+        )
+    file = folder / COMPOSE_FILE
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise PreloadError(
+            f"app {name}: cannot read {file}: {error.strerror}", _without_compose_file(folder)
+        ) from error
+    variables = {**compose_file.dotenv(folder, name), **variables}
+    pinned = compose_file.pinned(text, folder, variables, registries)
+    services = compose_file.pinned_services(pinned, name)
+    scratch.mkdir(parents=True, exist_ok=True)
+    packed, hashes = bundle.pack(folder, pinned, scratch)
+    index = bundle.index(hashes)
+    layer = {
+        "mediaType": "application/octet-stream",
+        "size": _blob(scratch, packed).stat().st_size,
+        "digest": packed,
+        "annotations": {_INDEX_DIGEST: digest_of(index), _INDEX_SIZE: str(len(index))},
+    }
+    config = {
+        "mediaType": "application/vnd.oci.empty.v1+json",
+        "size": len(_EMPTY),
+        "digest": digest_of(_EMPTY),
+    }
+    document = {
+        "schemaVersion": 2,
+        "mediaType": _MANIFEST_TYPE,
+        "config": config,
+        "layers": [layer],
+        "annotations": {"compose-app": "v1"},
+        "artifactType": "application/vnd.fio+compose-app",
+    }
+    manifest = json.dumps(document, separators=(",", ":")).encode()
+    uri = f"{_home(services)}/{name}@{digest_of(manifest)}"
+    blobs = {digest_of(each): _put(each, scratch) for each in (manifest, index, _EMPTY)}
+    blobs[packed] = _blob(scratch, packed)
+    return App(name, uri, blobs, packed, services)
+
+
+def _without_compose_file(folder: Path) -> str:
+    if not any(folder.iterdir()) or (folder / ".git").is_file():
+        return "if it is a git submodule, git submodule update --init checks it out"
+    return f"an app is a folder with a {COMPOSE_FILE}; other names are not read"
+
+
+def _home(services: Mapping[str, str]) -> str:
+    """Return the registry and factory of an app that was never published: those of an image."""
+    first = next(iter(services.values()))
+    home = repository(first).rpartition("/")[0]
+    return home if host(first) != "docker.io" else f"docker.io/{home.partition('/')[2]}"
+
+
+def unpack(app: App, folder: Path) -> None:
+    """Put the app's files into `folder`, as they lie ready on the device; raises `PreloadError`."""
+    bundle.unpack(app.blobs[app.bundle], folder, f"app {app.name}")
+
+
+def _blob(folder: Path, digest: str) -> Path:
+    return folder / "sha256" / digest.removeprefix("sha256:")
+
+
+def _put(data: bytes, folder: Path) -> Path:
+    file = _blob(folder, digest_of(data))
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(data)
+    return file

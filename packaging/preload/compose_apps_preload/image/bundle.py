@@ -1,0 +1,209 @@
+"""An app's bundle: its folder as a gzipped tar archive, and the index of what is in it."""
+
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import stat
+import tarfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from ..errors import PreloadError
+from .compose_file import COMPOSE_FILE
+
+_IGNORES = ".composeappignores"
+_LEVEL = 6
+# What encoding/json of Go escapes beyond what JSON asks for.
+_ESCAPED = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
+
+
+def pack(folder: Path, compose: bytes, blobs: Path) -> tuple[str, Mapping[str, str]]:
+    """Pack a folder, with `compose` as its compose file, into `blobs`; raises `PreloadError`.
+
+    Returns the bundle's digest, and the digest of each file in it. The same files always give the
+    same bytes.
+    """
+    (blobs / "sha256").mkdir(exist_ok=True)
+    partial = blobs / "bundle"
+    hashes = {}
+    with (
+        partial.open("wb") as file,
+        gzip.GzipFile("", "wb", _LEVEL, file, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for path in _files(folder):
+            name = path.relative_to(folder).as_posix()
+            member = tarfile.TarInfo(name)
+            found = path.lstat()
+            member.mode = 0o755 if path.is_dir() or found.st_mode & stat.S_IXUSR else 0o644
+            if path.is_symlink():
+                member.type, member.linkname = tarfile.SYMTYPE, str(path.readlink())
+                member.mode = 0o777
+                archive.addfile(member)
+            elif path.is_dir():
+                member.type = tarfile.DIRTYPE
+                archive.addfile(member)
+            elif name == COMPOSE_FILE:
+                member.size = len(compose)
+                archive.addfile(member, io.BytesIO(compose))
+                hashes[name] = f"sha256:{hashlib.sha256(compose).hexdigest()}"
+            else:
+                member.size = found.st_size
+                with path.open("rb") as stream:
+                    archive.addfile(member, stream)
+                    stream.seek(0)
+                    hashes[name] = _digest(stream)
+    with partial.open("rb") as stream:
+        digest = _digest(stream)
+    partial.rename(blobs / "sha256" / digest.removeprefix("sha256:"))
+    return digest, hashes
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield what publishing packs, sorted, folders before what is in them."""
+    from docker.utils.build import PatternMatcher
+
+    name = folder.resolve().name
+    wanted = sorted(PatternMatcher(_ignores(folder, name)).walk(str(folder)))
+    if COMPOSE_FILE not in wanted:
+        raise PreloadError(
+            f"app {name}: a rule in {_IGNORES} leaves out {COMPOSE_FILE}", "correct the rule"
+        )
+    packed: set[Path] = set()
+    for each in wanted:
+        path = folder / each
+        relative = Path(each)
+        if relative.parts[0] == ".git":
+            continue
+        try:
+            each.encode()
+        except UnicodeEncodeError as error:
+            raise PreloadError(
+                f"app {name}: the name of {each!a} is not UTF-8", "rename the file"
+            ) from error
+        if path.is_symlink():
+            _check_link(folder, path, name)
+        elif not (path.is_dir() or path.is_file()):
+            raise PreloadError(
+                f"app {name}: {each} is neither a file, a folder nor a link",
+                f"remove it, or name it in {_IGNORES}",
+            )
+        # A rule may take a file back out of a folder that another one leaves out.
+        for parent in reversed(relative.parents[:-1]):
+            if folder / parent not in packed:
+                packed.add(folder / parent)
+                yield folder / parent
+        if path not in packed:
+            packed.add(path)
+            yield path
+
+
+def _check_link(folder: Path, path: Path, name: str) -> None:
+    target = path.readlink()
+    inside = (path.parent.resolve() / target).resolve().is_relative_to(folder.resolve())
+    if target.is_absolute() or not inside:
+        raise PreloadError(
+            f"app {name}: {path.relative_to(folder)} is a link that leads out of the app's folder",
+            f"put the file there instead, or name the link in {_IGNORES}",
+        )
+
+
+def _ignores(folder: Path, name: str) -> list[str]:
+    try:
+        lines = (folder / _IGNORES).read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    except UnicodeDecodeError as error:
+        raise PreloadError(f"app {name}: {_IGNORES} is not UTF-8", "correct it") from error
+    rules = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    return [*rules, _IGNORES]
+
+
+def index(hashes: Mapping[str, str]) -> bytes:
+    """Return the bundle index as publishing writes it: each file's digest, sorted, in Go's JSON."""
+    ordered = dict(sorted(hashes.items(), key=lambda item: item[0].encode(errors="replace")))
+    text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False)
+    return text.translate(_ESCAPED).encode(errors="replace")
+
+
+def hashes(packed: Path, what: str) -> Mapping[str, str]:
+    """Return the digest of each file in a bundle; raises `PreloadError`."""
+    found = {}
+    with _opened(packed, what) as archive:
+        for member in archive:
+            if member.isreg() and (stream := archive.extractfile(member)):
+                found[str(PurePosixPath(member.name))] = _digest(stream)
+    return found
+
+
+def read(packed: Path, name: str, what: str) -> bytes:
+    """Return one file out of a bundle; raises `PreloadError` if it is not in it."""
+    with _opened(packed, what) as archive:
+        for member in archive:
+            if (
+                member.isreg()
+                and str(PurePosixPath(member.name)) == name
+                and (stream := archive.extractfile(member))
+            ):
+                return stream.read()
+    raise PreloadError(f"{what}: there is no {name} in its bundle", "publish it anew")
+
+
+def unpack(packed: Path, folder: Path, what: str) -> None:
+    """Put the files of a bundle into `folder`, which is made; raises `PreloadError`."""
+    folder.mkdir(parents=True)
+    with _opened(packed, what) as archive:
+        for member in archive:
+            path = PurePosixPath(member.name)
+            target = folder / path
+            if (
+                path.is_absolute()
+                or ".." in path.parts
+                or not target.parent.resolve().is_relative_to(folder.resolve())
+            ):
+                raise _refused(what, member, "leads out of its folder")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if member.isdir():
+                target.mkdir(exist_ok=True)
+            elif member.issym():
+                end = os.path.normpath(target.parent.resolve() / member.linkname)
+                if member.linkname.startswith("/") or not Path(end).is_relative_to(
+                    folder.resolve()
+                ):
+                    raise _refused(what, member, "is a link that leads out of its folder")
+                target.symlink_to(member.linkname)
+                continue
+            elif member.isreg() and (stream := archive.extractfile(member)):
+                with target.open("wb") as file:
+                    shutil.copyfileobj(stream, file, 1 << 20)
+            else:
+                raise _refused(what, member, "is neither a file, a folder nor a link")
+            target.chmod(member.mode & 0o1777)
+
+
+def _refused(what: str, member: tarfile.TarInfo, why: str) -> PreloadError:
+    return PreloadError(f"{what}: {member.name!r} {why}", "publish the app without it")
+
+
+@contextlib.contextmanager
+def _opened(packed: Path, what: str) -> Iterator[tarfile.TarFile]:
+    try:
+        with tarfile.open(packed, mode="r:*") as archive:
+            yield archive
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise PreloadError(
+            f"{what}: its bundle is damaged: {error}", "publish the app anew"
+        ) from error
+
+
+def _digest(stream: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while chunk := stream.read(1 << 20):
+        digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}"

@@ -1,0 +1,186 @@
+"""Blobs of registries, kept between runs in `~/.cache`, within a bound; and the command `cache`."""
+
+import argparse
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import command
+from . import privilege
+from .progress import megabytes
+
+MOST_BYTES = 20_000_000_000
+"""What is kept; beyond it, what was not used for the longest time goes."""
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A config or a layer: its digest `sha256:<hex>`, its size in bytes."""
+
+    digest: str
+    size: int
+
+
+class Cache:
+    """Blobs in `folder`, each a file `blobs/sha256/<hex>`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.blobs = folder / "blobs"
+
+    @classmethod
+    def of_user(cls) -> "Cache":
+        """Return the cache of the user for whom this runs."""
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return cls(Path(base) / "compose-apps-preload")
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[None]:
+        """Use the cache: no other run removes anything meanwhile. Afterwards it is pruned."""
+        (self.blobs / "sha256").mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield
+            self._shrink(descriptor, MOST_BYTES)
+        finally:
+            os.close(descriptor)
+
+    def file(self, digest: str) -> Path:
+        """Return where a blob is, or would be."""
+        return self.blobs / "sha256" / digest.removeprefix("sha256:")
+
+    def has(self, blob: Blob) -> bool:
+        """Tell whether a blob is there; one of another size is removed."""
+        file = self.file(blob.digest)
+        try:
+            if file.stat().st_size == blob.size:
+                return True
+        except FileNotFoundError:
+            return False
+        file.unlink(missing_ok=True)
+        return False
+
+    def read(self, digest: str) -> bytes | None:
+        """Return a small blob, None if it is not there or damaged."""
+        try:
+            data = self.file(digest).read_bytes()
+        except OSError:
+            return None
+        if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
+            return None
+        os.utime(self.file(digest))
+        return data
+
+    def write(self, data: bytes) -> None:
+        """Keep a small blob."""
+        file = self.file(f"sha256:{hashlib.sha256(data).hexdigest()}")
+        with tempfile.NamedTemporaryFile(dir=self.blobs, delete=False) as stream:
+            stream.write(data)
+        Path(stream.name).chmod(0o644)
+        Path(stream.name).replace(file)
+
+    def adopt(self, file: Path) -> None:
+        """Keep a blob that lies elsewhere, in a file named by its digest; the file is moved."""
+        target = self.blobs / "sha256" / file.name
+        if not target.exists():
+            with tempfile.NamedTemporaryFile(dir=self.blobs, delete=False) as stream:
+                partial = Path(stream.name)
+            shutil.move(file, partial)
+            partial.chmod(0o644)
+            partial.replace(target)
+
+    def lend(self, digest: str, folder: Path) -> bool:
+        """Put a blob into `folder/sha256`, as a link if that can be; False if it is damaged."""
+        file, target = self.file(digest), folder / "sha256" / digest.removeprefix("sha256:")
+        if target.exists():
+            return True
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()
+        if f"sha256:{found}" != digest:
+            file.unlink()
+            return False
+        os.utime(file)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Several images may have the same layer, and each its thread.
+        try:
+            target.hardlink_to(file)
+        except FileExistsError:
+            pass
+        except OSError:  # another file system
+            with tempfile.NamedTemporaryFile(dir=folder, delete=False) as stream:
+                partial = Path(stream.name)
+            shutil.copyfile(file, partial)
+            partial.chmod(0o644)
+            partial.replace(target)
+        return True
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The number of its files, and their bytes."""
+        sizes = [size for _, size, _ in self._files()]
+        return len(sizes), sum(sizes)
+
+    def clear(self) -> bool:
+        """Remove all of it; False if another run uses it."""
+        if not self.folder.is_dir():
+            return True
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            return self._shrink(descriptor, 0)
+        finally:
+            os.close(descriptor)
+
+    def _shrink(self, descriptor: int, most: int) -> bool:
+        """Remove what was used least recently until at most `most` bytes are left."""
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        # What killed runs have left.
+        for each in self.blobs.glob("*"):
+            if each.name != "sha256":
+                shutil.rmtree(each) if each.is_dir() else each.unlink()
+        found = sorted(self._files())
+        total = sum(size for _, size, _ in found)
+        for _, size, file in found:
+            if total <= most:
+                break
+            file.unlink(missing_ok=True)
+            total -= size
+        return True
+
+    def _files(self) -> Iterator[tuple[float, int, Path]]:
+        for file in (self.blobs / "sha256").glob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                found = file.stat()
+                yield found.st_mtime, found.st_size, file
+
+
+def add_command(commands: command.Subparsers) -> None:
+    """Add `cache` to the command line."""
+    parser = commands.add_parser(
+        "cache",
+        help="show or empty the cache of downloads",
+        description="Show what is kept of registries between runs, or remove it.",
+    )
+    parser.add_argument("--clear", action="store_true", help="remove all of it")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit status."""
+    privilege.drop()
+    cache = Cache.of_user()
+    if options.clear and not cache.clear():
+        print(f"{cache.folder} is in use: another run goes on")
+        return 1
+    number, size = cache.size
+    print(f"{cache.folder}: {number} blobs, {megabytes(size)} of at most {megabytes(MOST_BYTES)}")
+    return 0

@@ -1,0 +1,268 @@
+"""The compose file of an app: pinned as publishing does it.
+
+Works on YAML's nodes, not on values: to PyYAML `22:22` and `on` are other values than to compose,
+and they must come out as they went in.
+"""
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import PreloadError
+from . import skopeo
+from .interpolation import VariableError, interpolated
+from .skopeo import Registries
+
+COMPOSE_FILE = "docker-compose.yml"
+_HASH_LABEL = "io.compose-spec.config-hash"
+_MERGE = "tag:yaml.org,2002:merge"
+_MAP = "tag:yaml.org,2002:map"
+_STRING = "tag:yaml.org,2002:str"
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_DEEPEST = 100  # nodes in one another, merges and `extends` after one another
+_QUOTED = re.compile(r"([\"'])(.*?)\1\s*(?:#.*)?$")
+_DOTENV = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_.]*)\s*=\s*(.*)")
+
+
+def pinned(
+    text: bytes, folder: Path, variables: Mapping[str, str], registries: Registries
+) -> bytes:
+    """Return a compose file with every image pinned and every service labelled.
+
+    Raises `PreloadError` where publishing fails, too.
+    """
+    name = folder.resolve().name
+    root = _parsed(text, name)
+    services = _services(root, name)
+    if _get(root, "include", name) is not None:
+        raise _unpinnable(name, "it includes other files", "write their services into it")
+    for scalar in _scalars(root, name):
+        _interpolated(scalar.value, variables, name, strict=False)
+    references: dict[str, str] = {}
+    made: list[tuple[yaml.Node, yaml.Node]] = []
+    for key, node in services.value:
+        if not isinstance(node, yaml.MappingNode):
+            raise _unpinnable(name, f"service {key.value!r} is no mapping", "correct it")
+        service = _flattened(node, name)
+        base = _extended(service, services, folder, variables, name)
+        image = _get(service, "image", name) or _get(base, "image", name)
+        if not isinstance(image, yaml.ScalarNode) or not image.value:
+            raise _unpinnable(
+                name,
+                f"service {key.value!r} has no image",
+                "build its image, push it, and name it with image:",
+            )
+        written = image.value
+        if written not in references:
+            reference = _interpolated(written, variables, name, strict=True)
+            references[written] = _pin(reference, name, registries)
+        service.value = [pair for pair in service.value if pair[0].value != "build"]
+        _set(service, "image", _scalar(references[written]))
+        labels = _labels(_get(base, "labels", name), variables, name)
+        labels |= _labels(_get(service, "labels", name), variables, name)
+        labels.pop(_HASH_LABEL, None)
+        published = hashlib.sha256(yaml.serialize(service, allow_unicode=True).encode())
+        labels[_HASH_LABEL] = published.hexdigest()
+        pairs = [(_scalar(label), _scalar(value)) for label, value in labels.items()]
+        _set(service, "labels", yaml.MappingNode(_MAP, pairs, flow_style=False))
+        made.append((key, service))
+    services.value = made
+    return str(yaml.serialize(root, allow_unicode=True, width=1 << 20)).encode()
+
+
+def pinned_services(text: bytes, name: str) -> dict[str, str]:
+    """Return each service's image; raises `PreloadError` for one that is not pinned."""
+    found = {}
+    for key, node in _services(_parsed(text, name), name).value:
+        image = _get(node, "image", name)
+        if not isinstance(image, yaml.ScalarNode) or not skopeo.is_pinned(image.value):
+            what = image.value if isinstance(image, yaml.ScalarNode) else "it has no image"
+            raise PreloadError(
+                f"app {name}: service {key.value!r} is not pinned: {what}",
+                "publish the app: that pins each image to a digest",
+            )
+        found[str(key.value)] = str(image.value)
+    return found
+
+
+def dotenv(folder: Path, name: str) -> Mapping[str, str]:
+    """Return the variables of the app's `.env`; raises `PreloadError`."""
+    try:
+        lines = (folder / ".env").read_text().splitlines()
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise PreloadError(f"app {name}: cannot read .env: {error}", "correct it") from error
+    found = {}
+    for line in lines:
+        match = _DOTENV.fullmatch(line.strip())
+        if match:
+            quoted = _QUOTED.match(match[2])
+            found[match[1]] = quoted[2] if quoted else re.sub(r"\s+#.*$", "", match[2])
+    return found
+
+
+def _pin(reference: str, name: str, registries: Registries) -> str:
+    try:
+        full = skopeo.full(reference)
+    except ValueError as error:
+        raise _unpinnable(name, f"image {reference!r}: {error}", "correct it") from error
+    if skopeo.is_pinned(full):
+        return full
+    if "@" in full:
+        raise _unpinnable(name, f"image {reference!r} has a digest that is no sha256", "correct it")
+    try:
+        digest = skopeo.digest_of(registries.manifest(full))
+    except PreloadError as error:
+        raise PreloadError(f"app {name}: image {reference!r}: {error}", error.hint) from error
+    return f"{skopeo.repository(full)}@{digest}"
+
+
+def _unpinnable(name: str, why: str, hint: str) -> PreloadError:
+    return PreloadError(f"app {name}: its {COMPOSE_FILE} cannot be pinned: {why}", hint)
+
+
+def _interpolated(text: str, variables: Mapping[str, str], name: str, *, strict: bool) -> str:
+    try:
+        return interpolated(text, variables, strict=strict)
+    except VariableError as error:
+        raise _unpinnable(
+            name,
+            f"{text!r}: {error}",
+            "set the variable as publishing does: in the environment, with --env NAME=VALUE, or in "
+            "the app's .env",
+        ) from error
+
+
+# YAML's nodes.
+
+
+def _parsed(text: bytes, name: str) -> yaml.Node | None:
+    try:
+        return yaml.compose(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise PreloadError(
+            f"app {name}: {COMPOSE_FILE} is not YAML: {error or 'nested too deeply'}", "correct it"
+        ) from error
+
+
+def _services(root: yaml.Node | None, name: str) -> yaml.MappingNode:
+    services = _get(root, "services", name)
+    if not isinstance(services, yaml.MappingNode) or not services.value:
+        raise PreloadError(f"app {name}: {COMPOSE_FILE} names no services", "add a service")
+    return services
+
+
+def _scalars(root: yaml.Node | None, name: str) -> Iterator[yaml.ScalarNode]:
+    """Yield every scalar once; keys are left out, for compose does not interpolate them."""
+    seen: set[int] = set()
+    nodes = [root]
+    while nodes:
+        node = nodes.pop()
+        if node is None or id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.ScalarNode):
+            yield node
+        elif isinstance(node, yaml.MappingNode):
+            nodes += [value for _, value in node.value]
+        else:
+            nodes += node.value
+
+
+def _pairs(node: Any, name: str, depth: int = 0) -> list[tuple[yaml.Node, yaml.Node]]:
+    """Return the pairs of a mapping with its merges (`<<`) written out."""
+    if depth > _DEEPEST:
+        raise _unpinnable(name, "an anchor is merged into itself", "correct it")
+    if not isinstance(node, yaml.MappingNode):
+        return []
+    own = [pair for pair in node.value if pair[0].tag != _MERGE]
+    keys = {key.value for key, _ in own if isinstance(key, yaml.ScalarNode)}
+    for key, value in node.value:
+        if key.tag == _MERGE:
+            sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
+            for source in sources:
+                for pair in _pairs(source, name, depth + 1):
+                    if pair[0].value not in keys:
+                        keys.add(pair[0].value)
+                        own.append(pair)
+    return own
+
+
+def _flattened(node: yaml.MappingNode, name: str) -> yaml.MappingNode:
+    # A copy: an anchor may have made two services, or two sets of labels, one node.
+    return yaml.MappingNode(node.tag, _pairs(node, name), flow_style=False)
+
+
+def _get(node: Any, key: str, name: str) -> Any:
+    """Return the value of `key` in a mapping; None if there is none, or it is no mapping."""
+    return next((value for each, value in _pairs(node, name) if each.value == key), None)
+
+
+def _set(node: yaml.MappingNode, key: str, value: yaml.Node) -> None:
+    for position, (name, _) in enumerate(node.value):
+        if name.value == key:
+            node.value[position] = (name, value)
+            return
+    node.value.append((_scalar(key), value))
+
+
+def _scalar(text: str) -> yaml.ScalarNode:
+    return yaml.ScalarNode(_STRING, text)
+
+
+def _extended(
+    service: yaml.MappingNode,
+    services: yaml.MappingNode,
+    folder: Path,
+    variables: Mapping[str, str],
+    name: str,
+    depth: int = 0,
+) -> yaml.MappingNode | None:
+    """Return the service that this one extends, with what that one extends in turn."""
+    extends = _get(service, "extends", name)
+    if extends is None:
+        return None
+    if depth > _DEEPEST:
+        raise _unpinnable(name, "a service extends itself", "correct it")
+    wanted = extends if isinstance(extends, yaml.ScalarNode) else _get(extends, "service", name)
+    other = _get(extends, "file", name)
+    if isinstance(other, yaml.ScalarNode):
+        file = folder / _interpolated(other.value, variables, name, strict=True)
+        try:
+            root = _parsed(file.read_bytes(), name)
+        except OSError as error:
+            raise _unpinnable(name, f"{other.value}: {error.strerror}", "correct it") from error
+        services, folder = _services(root, name), file.parent
+    base = _get(services, str(getattr(wanted, "value", "")), name)
+    if not isinstance(base, yaml.MappingNode):
+        raise _unpinnable(name, "it extends a service that is not there", "correct it")
+    base = _flattened(base, name)
+    deeper = _extended(base, services, folder, variables, name, depth + 1)
+    return yaml.MappingNode(_MAP, [*base.value, *(deeper.value if deeper else [])])
+
+
+def _labels(node: Any, variables: Mapping[str, str], name: str) -> dict[str, str]:
+    """Return labels with their variables replaced, as publishing writes them."""
+    pairs: list[tuple[Any, Any]] = []
+    if isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            key, _, value = (
+                each.value.partition("=") if isinstance(each, yaml.ScalarNode) else (each, "", "")
+            )
+            pairs.append((key, value))
+    else:
+        for key, value in _pairs(node, name):
+            pairs.append((key.value, value.value if value.tag != "tag:yaml.org,2002:null" else ""))
+    for key, value in pairs:
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise _unpinnable(
+                name,
+                "a label is neither NAME=VALUE nor NAME: VALUE",
+                "write labels as a mapping of names to texts",
+            )
+    return {key: _interpolated(value, variables, name, strict=False) for key, value in pairs}

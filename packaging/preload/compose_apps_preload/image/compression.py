@@ -1,0 +1,139 @@
+"""Packed images: gzip, xz and zstd, read by what they are, written by how they are named."""
+
+import contextlib
+import gzip
+import os
+import subprocess
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from ..errors import PreloadError
+from . import tool
+from .parallel_gzip import gzipped
+
+_GZIP, _XZ, _ZSTD = "gzip", "xz", "zstd"
+_MAGIC = {b"\x1f\x8b": _GZIP, b"\xfd7zXZ\0": _XZ, b"\x28\xb5\x2f\xfd": _ZSTD}
+_ENDINGS = {".gz": _GZIP, ".xz": _XZ, ".zst": _ZSTD}
+_OTHER_ENDINGS = (".7z", ".bz2", ".bmap", ".br", ".lz4", ".lzma", ".qcow2", ".tar", ".vdi", ".vmdk",
+                  ".zip", ".zstd")  # fmt: skip
+_WRITERS = {_XZ: ("xz", "--threads=0", "-1", "--stdout"), _ZSTD: ("zstd", "-T0", "-9", "-q", "-c")}
+_READERS = {_XZ: ("xz", "--decompress", "--stdout"), _ZSTD: ("zstd", "-d", "-q", "-c")}
+_GUESS = 4  # times larger when unpacked
+_CHUNK = 1 << 20
+
+
+def _kind(file: Path) -> str | None:
+    with file.open("rb") as stream:
+        begin = stream.read(8)
+    return next((kind for magic, kind in _MAGIC.items() if begin.startswith(magic)), None)
+
+
+def is_packed(file: Path) -> bool:
+    """Tell whether a file has to be unpacked to be an image."""
+    return _kind(file) is not None
+
+
+def of_name(target: Path) -> str | None:
+    """Return how a file of this name is packed; None: not at all."""
+    return _ENDINGS.get(target.suffix)
+
+
+def check_name(target: Path) -> None:
+    """Raise `PreloadError` if the name promises what is not written."""
+    if target.suffix.lower() in _OTHER_ENDINGS:
+        raise PreloadError(
+            f"{target}: {target.suffix} is not what is written",
+            f"end the name with .wic or .ext4, and for a packed image {', '.join(_ENDINGS)}",
+        )
+
+
+def programs(source: Path, target: Path) -> list[str]:
+    """Return the programs that reading the one and writing the other need."""
+    kinds = {_kind(source), of_name(target)} - {None, _GZIP}
+    return sorted(str(kind) for kind in kinds)
+
+
+def unpacked_size(source: Path) -> int:
+    """Return the size in bytes of an image when it is unpacked; a guess for most."""
+    size = source.stat().st_size
+    kind = _kind(source)
+    if kind is None:
+        return size
+    if kind == _GZIP:
+        with source.open("rb") as stream:
+            stream.seek(-4, os.SEEK_END)
+            told = int.from_bytes(stream.read(4), "little")  # modulo 4 GiB
+        return told if told > size else _GUESS * size
+    if kind == _XZ:
+        listed = tool.run(("xz", "--robot", "--list", "--", str(source)), good=(0, 1)).stdout
+        totals = [line.split(b"\t") for line in listed.splitlines() if line.startswith(b"totals")]
+        return int(totals[0][4]) if totals else _GUESS * size
+    return _GUESS * size
+
+
+def unpacked(source: Path) -> Iterator[bytes]:
+    """Yield what is in a packed image, piece by piece; raises `PreloadError` if it is damaged."""
+    kind = _kind(source)
+    if kind == _GZIP:
+        try:
+            with gzip.open(source) as stream:
+                while piece := stream.read(_CHUNK):
+                    yield piece
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise _damaged(source, str(error)) from error
+        return
+    assert kind is not None
+    with (
+        source.open("rb") as packed,
+        tool.started(
+            _READERS[kind], stdin=packed, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stderr is not None
+        while piece := process.stdout.read(_CHUNK):
+            yield piece
+        said = process.stderr.read().decode(errors="replace").strip()
+        if process.wait():
+            raise _damaged(source, said)
+
+
+def _damaged(source: Path, why: str) -> PreloadError:
+    return PreloadError(f"{source}: damaged: {why}", "download or build it again")
+
+
+@contextlib.contextmanager
+def packed(target: Path, name: Path) -> Iterator[Callable[[bytes], object]]:
+    """Lend a function to which the content of the file `target` is passed, part by part.
+
+    It is packed as the name `name` says. Raises OSError, `PreloadError`.
+    """
+    kind = of_name(name)
+    assert kind is not None
+    if kind == _GZIP:
+        with gzipped(target) as write:
+            yield write
+        return
+    with (
+        target.open("wb") as file,
+        tool.started(
+            _WRITERS[kind], stdin=subprocess.PIPE, stdout=file, stderr=subprocess.PIPE
+        ) as process,
+    ):
+        stdin: IO[bytes] | None = process.stdin
+        assert stdin is not None
+        assert process.stderr is not None
+        try:
+            yield stdin.write
+        except BrokenPipeError:
+            pass  # it tells below why it ended
+        except BaseException:
+            process.kill()
+            raise
+        with contextlib.suppress(BrokenPipeError):
+            stdin.close()
+        said = process.stderr.read().decode(errors="replace").strip()
+        if process.wait():
+            raise PreloadError(f"{name} cannot be packed: {said}", "free some space, or try again")

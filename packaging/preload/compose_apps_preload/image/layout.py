@@ -1,0 +1,68 @@
+"""Where things of the device lie in its root file system."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from compose_apps_early_start.settings import Settings
+
+from ..errors import PreloadError
+from .ext4 import FileSystem
+
+DEPLOY = "/ostree/deploy"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the device's `/var` is, as an absolute path in the file system."""
+
+    var: str
+
+    @classmethod
+    def find(cls, system: FileSystem) -> "Layout":
+        """Find `/var`: of an OSTree deployment, else at the top; raises `PreloadError`."""
+        systems = [
+            name for name in system.names(DEPLOY) if "var" in system.names(f"{DEPLOY}/{name}")
+        ]
+        if len(systems) > 1:
+            raise PreloadError(
+                f"the image holds {len(systems)} operating systems: {', '.join(sorted(systems))}",
+                "preloading works on an image with one",
+            )
+        if systems:
+            return cls(f"{DEPLOY}/{systems[0]}/var")
+        if "var" in system.names("/"):
+            return cls("/var")
+        raise PreloadError(
+            "there is neither /ostree/deploy/*/var nor /var in the image's root file system",
+            "is this the root file system? One labelled 'otaroot' is taken first",
+        )
+
+    @property
+    def compose_apps(self) -> str:
+        """The folder of the apps that are ready to run."""
+        return str(self._settings.compose_apps)
+
+    @property
+    def reset_apps(self) -> str:
+        """The restorable store."""
+        return str(self._settings.reset_apps)
+
+    @property
+    def docker(self) -> str:
+        """docker's data root."""
+        return f"{self.var}/lib/docker"
+
+    @property
+    def installed_versions(self) -> str:
+        """The file that says which apps belong to the image."""
+        return str(self._settings.installed_versions)
+
+    @property
+    def default_apps(self) -> str:
+        """The shortlist of apps that are to be started."""
+        return str(self._settings.default_apps)
+
+    @property
+    def _settings(self) -> Settings:
+        """The paths as the agent has them, which know of `/var` alone."""
+        return Settings(root=Path(self.var).parent)

@@ -1,0 +1,103 @@
+"""The finished image: compressed if asked for, with its block map, in its place in one step."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from . import bmap, compression
+from .disk import Partition
+from .ext4 import FileSystem
+from .progress import Step, step
+
+Sink = Callable[[bytes], object]
+_CHUNK = 1 << 20
+_ZEROS = bytes(_CHUNK)
+
+
+def bmap_name(target: Path) -> Path:
+    """Return where the block map of an image lies: `x.wic.bmap` for `x.wic` and `x.wic.gz`."""
+    name = target.stem if compression.of_name(target) else target.name
+    return target.with_name(f"{name}.bmap")
+
+
+def publish(image: Path, partition: Partition, target: Path, work: Path) -> None:
+    """Move `image`, or what it is packed to, to `target`, and its block map beside it.
+
+    `partition` is the root file system in it: its free blocks need not be written.
+    Raises OSError or `PreloadError`; there is nothing at `target` then that was not there before.
+    """
+    packs = compression.of_name(target) is not None
+    size = image.stat().st_size
+    ranges = bmap.ranges(_used(image, partition, work), size)
+    packed = work / "packed"
+    checksums = {}
+    with (
+        step("compressing" if packs else "making the block map", size) as shown,
+        contextlib.ExitStack() as stack,
+        image.open("rb") as source,
+    ):
+        sink = stack.enter_context(compression.packed(packed, target)) if packs else None
+        position = 0
+        for each in ranges:
+            _zeros(each.first * bmap.BLOCK - position, sink, shown)
+            position = min((each.last + 1) * bmap.BLOCK, size)
+            checksums[each] = _passed(source, each.first * bmap.BLOCK, position, sink, shown)
+        _zeros(size - position, sink, shown)
+    described = work / "bmap"
+    described.write_bytes(bmap.document(size, checksums))
+    finished = packed if packs else image
+    for file in (described, finished):
+        _sync(file)
+    # The image comes last: with it, all is there.
+    described.replace(bmap_name(target))
+    finished.replace(target)
+    _sync(target.parent)
+
+
+def _used(image: Path, partition: Partition, work: Path) -> Iterator[tuple[int, int]]:
+    """Yield what has to be written, as (begin, end) in bytes.
+
+    Holes of the file are no guide: zeros that are in use, in a boot partition or a file, must be
+    written, or the device keeps what was there before.
+    """
+    yield 0, partition.start
+    yield partition.start + partition.size, image.stat().st_size
+    system = FileSystem(image, partition.start)
+    superblock = system.superblock
+    block, position = superblock.block_size, 0
+    for first, last in system.free_ranges(work):
+        yield partition.start + position * block, partition.start + first * block
+        position = last + 1
+    yield partition.start + position * block, partition.start + superblock.blocks * block
+
+
+def _passed(source: IO[bytes], begin: int, end: int, sink: Sink | None, shown: Step) -> str:
+    """Pass a range on, and return its sha256 in hex."""
+    digest = hashlib.sha256()
+    source.seek(begin)
+    while begin < end:
+        chunk = source.read(min(_CHUNK, end - begin))
+        digest.update(chunk)
+        if sink:
+            sink(chunk)
+        begin += len(chunk)
+        shown.advance(len(chunk))
+    return digest.hexdigest()
+
+
+def _zeros(size: int, sink: Sink | None, shown: Step) -> None:
+    shown.advance(size)
+    while sink and size > 0:
+        sink(_ZEROS[: min(_CHUNK, size)])
+        size -= _CHUNK
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

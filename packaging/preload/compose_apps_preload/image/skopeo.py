@@ -1,0 +1,309 @@
+"""Reading registries, by skopeo: its configuration files say where they are and who one is."""
+
+import contextlib
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ..errors import PreloadError
+from . import tool
+from .cache import Blob, Cache
+
+SILENCE_SECONDS = 60.0
+"""A registry that sends nothing for so long is given up."""
+
+RETRIES = (1.0, 2.0, 4.0)
+"""Seconds of waiting before each further attempt."""
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_DOCKER_HUB = "docker.io"
+# Source of the syntax: the grammar in distribution/reference.
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REFERENCE = re.compile(
+    rf"(?:[a-zA-Z0-9.-]+(?::[0-9]+)?/)?{_COMPONENT}(?:/{_COMPONENT})*(?::[\w][\w.-]{{0,127}})?"
+    r"(?:@[a-z0-9]+:[0-9a-f]{32,})?"
+)
+# Everything is checked by digest, and a host need not have a policy file.
+_SKOPEO = ("skopeo", "--insecure-policy")
+_V2S2 = "application/vnd.docker.distribution.manifest.v2+json"
+_POLL_SECONDS = 0.1
+_FATAL = re.compile(r'level=fatal msg="(.*)"$', re.MULTILINE)
+_PASSING = re.compile(
+    r"toomanyrequests|too many requests|status(?: ?code)?:? (?:429|5\d\d)"
+    r"|\b5\d\d (?:internal|bad|service|gateway)"
+    r"|connection re(?:set|fused)|unexpected eof|i/o timeout|tls handshake timeout",
+    re.IGNORECASE,
+)
+_FORBIDDEN = re.compile(
+    r"unauthorized|authentication required|denied|forbidden|status(?: ?code)?:? 40[13]"
+    r"|invalid username",
+    re.IGNORECASE,
+)
+_UNKNOWN = re.compile(
+    r"manifest unknown|name unknown|not found|status(?: ?code)?:? 404", re.IGNORECASE
+)
+
+
+def digest_of(data: bytes) -> str:
+    """Return `sha256:<hex>` of `data`."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def is_pinned(reference: str) -> bool:
+    """Tell whether a reference names its image by digest."""
+    return _DIGEST.fullmatch(reference.rpartition("@")[2]) is not None and "@" in reference
+
+
+def repository(reference: str) -> str:
+    """Return a reference without tag and digest."""
+    name = reference.partition("@")[0]
+    head, slash, last = name.rpartition("/")
+    return head + slash + last.partition(":")[0]
+
+
+def host(reference: str) -> str:
+    """Return the registry of a reference, `host[:port]`; docker.io where none is named."""
+    first, slash, _ = reference.partition("/")
+    if slash and (first == "localhost" or "." in first or ":" in first):
+        return first
+    return _DOCKER_HUB
+
+
+def full(reference: str) -> str:
+    """Return a reference with its registry, as publishing writes it: `docker.io/library/alpine`.
+
+    Raises ValueError if it is none.
+    """
+    if not _REFERENCE.fullmatch(reference):
+        raise ValueError("this is no reference of an image")
+    if host(reference) != reference.partition("/")[0]:
+        reference = f"{_DOCKER_HUB}/{reference}"
+    head, _, rest = reference.partition("/")
+    if head == "index.docker.io":
+        head = _DOCKER_HUB
+    if head == _DOCKER_HUB and "/" not in rest:
+        rest = f"library/{rest}"
+    return f"{head}/{rest}"
+
+
+class Registries:
+    """All registries, read through `cache`. `advance` is told of bytes that came in.
+
+    Every method raises `PreloadError`, with what to do next, if a registry does not have what is
+    asked for, sends something else, or nothing.
+    """
+
+    def __init__(self, cache: Cache, advance: Callable[[int], None] = lambda size: None) -> None:
+        self.cache = cache
+        self.advance = advance
+        self._manifests: dict[str, bytes] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+        self._under_way: set[Blob] = set()
+        self._fetched = threading.Condition()
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """End what other threads are fetching: nobody wants it any more."""
+        self._stopped.set()
+
+    def manifest(self, reference: str) -> bytes:
+        """Return the manifest or index that `reference` names, byte by byte; asked for once."""
+        with self._one_at_a_time(reference):
+            found = self._manifests.get(reference)
+            digest = reference.partition("@")[2]
+            if found is None and digest:
+                found = self.cache.read(digest)
+            if found is None:
+                argv = ("inspect", "--raw", f"docker://{_without_tag(reference)}")
+                found = self._run(argv, reference).stdout
+                self.advance(len(found))
+                _check(found, digest or digest_of(found), reference)
+                self.cache.write(found)
+            self._manifests[reference] = found
+            self._manifests[f"{repository(reference)}@{digest_of(found)}"] = found
+            return found
+
+    def config(self, reference: str, digest: str) -> bytes:
+        """Return the config `digest` of the image whose manifest `reference` names."""
+        found = self.cache.read(digest)
+        if found is None:
+            argv = ("inspect", "--raw", "--config", f"docker://{_without_tag(reference)}")
+            found = self._run(argv, reference).stdout
+            self.advance(len(found))
+            _check(found, digest, reference)
+            self.cache.write(found)
+        return found
+
+    def blob(self, reference: str, digest: str) -> bytes:
+        """Return a small blob of the repository of `reference` that no manifest need name."""
+        with tempfile.TemporaryDirectory() as folder:
+            argv = ("layers", f"docker://{_without_tag(reference)}", digest)
+            self._run(argv, reference, cwd=Path(folder))
+            file = next(Path(folder).glob(f"*/{digest.removeprefix('sha256:')}"), None)
+            data = file.read_bytes() if file else b""
+        self.advance(len(data))
+        _check(data, digest, reference)
+        return data
+
+    def fetch(self, reference: str, media_type: str, blobs: Sequence[Blob], folder: Path) -> None:
+        """Put all blobs of the manifest that `reference` names into `folder/sha256`."""
+        for _ in range(2):
+            with self._alone_with(blobs):
+                if not all(self.cache.has(blob) for blob in blobs):
+                    self._copy(reference, media_type)
+            if all(self.cache.lend(blob.digest, folder) for blob in blobs):
+                return
+        raise PreloadError(f"{reference}: what was fetched is damaged", "is the disk sound?")
+
+    def _copy(self, reference: str, media_type: str) -> None:
+        """Let skopeo fetch what the cache does not have."""
+        blobs = self.cache.blobs
+        layout = Path(tempfile.mkdtemp(prefix="layout-", dir=blobs))
+        try:
+            argv = (
+                *("copy", "--quiet", "--preserve-digests"),
+                # An OCI layout takes docker's manifests only when told so.
+                f"--format={'v2s2' if media_type == _V2S2 else 'oci'}",
+                f"--dest-shared-blob-dir={blobs}",
+                "--dest-oci-accept-uncompressed-layers",
+                f"docker://{_without_tag(reference)}",
+                f"oci:{layout}:image",
+            )
+            self._run(argv, reference, growing=layout)
+        finally:
+            shutil.rmtree(layout, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _alone_with(self, blobs: Sequence[Blob]) -> Iterator[None]:
+        """Wait while another thread fetches any of these: many images share their first layers."""
+        missing = {blob for blob in blobs if not self.cache.has(blob)}
+        with self._fetched:
+            self._fetched.wait_for(lambda: not self._under_way & missing)
+            self._under_way |= missing
+        try:
+            yield
+        finally:
+            with self._fetched:
+                self._under_way -= missing
+                self._fetched.notify_all()
+
+    @contextlib.contextmanager
+    def _one_at_a_time(self, reference: str) -> Iterator[None]:
+        with self._lock:
+            lock = self._locks.setdefault(reference, threading.Lock())
+        with lock:
+            yield
+
+    def _run(
+        self,
+        words: Sequence[str],
+        reference: str,
+        *,
+        cwd: Path | None = None,
+        growing: Path | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run skopeo, again if what failed may pass. `growing`: the folder it writes to first."""
+        for pause in (*RETRIES, None):
+            try:
+                done = self._once(words, reference, cwd, growing)
+            except _SilentError as error:
+                raise PreloadError(
+                    f"{host(reference)} sent nothing for {SILENCE_SECONDS:.0f} s: {reference}",
+                    "is the registry reachable from here (network, proxy, VPN)? Then try again",
+                ) from error
+            if not done.returncode:
+                return done
+            said = _words(done.stderr)
+            if pause is None or not _PASSING.search(said):
+                break
+            print(
+                f"compose-apps-preload: {host(reference)}: {said}; trying again in {pause:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
+            self._stopped.wait(pause)
+        raise PreloadError(f"{reference}: {said}", _hint(said, host(reference)))
+
+    def _once(
+        self,
+        words: Sequence[str],
+        reference: str,
+        cwd: Path | None,
+        growing: Path | None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        argv = (*_SKOPEO, *words)
+        with (
+            tempfile.TemporaryFile() as out,
+            tempfile.TemporaryFile() as err,
+            tool.started(argv, cwd=cwd, stdout=out, stderr=err) as process,
+        ):
+            heard, size = time.monotonic(), _size(growing)
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL_SECONDS)
+                grown = _size(growing)
+                if grown > size:
+                    self.advance(grown - size)
+                if grown != size:
+                    heard, size = time.monotonic(), grown
+                if process.returncode is not None:
+                    break
+                if self._stopped.is_set():
+                    process.kill()
+                    raise PreloadError(f"{reference}: not fetched", "see the other message")
+                if time.monotonic() - heard > SILENCE_SECONDS:
+                    process.kill()
+                    raise _SilentError(reference)
+            out.seek(0)
+            err.seek(0)
+            return subprocess.CompletedProcess(argv, process.returncode, out.read(), err.read())
+
+
+def _check(data: bytes, digest: str, reference: str) -> None:
+    if digest_of(data) != digest:
+        raise PreloadError(f"{reference}: the registry sent something else", "try again")
+
+
+class _SilentError(Exception):
+    """A registry sends nothing."""
+
+
+def _size(folder: Path | None) -> int:
+    """Return the bytes in the files of a folder, at which somebody writes."""
+    total = 0
+    for file in folder.rglob("*") if folder else ():
+        with contextlib.suppress(FileNotFoundError):
+            total += file.stat().st_size
+    return total
+
+
+def _words(stderr: bytes) -> str:
+    """Return what skopeo says, without what surrounds it in its log."""
+    text = stderr.decode(errors="replace").strip()
+    fatal = _FATAL.search(text)
+    return (fatal[1].replace('\\"', '"') if fatal else text)[-1000:]
+
+
+def _hint(said: str, registry: str) -> str:
+    if _PASSING.search(said):
+        return "the registry is overloaded or down: try again later"
+    if _FORBIDDEN.search(said):
+        return f"log in: skopeo login {registry}; and may this account read it?"
+    if _UNKNOWN.search(said):
+        return "correct the name: the registry does not have it"
+    return "is the registry reachable from here, and the name right?"
+
+
+def _without_tag(reference: str) -> str:
+    """skopeo takes a tag or a digest, not both."""
+    if "@" in reference:
+        return f"{repository(reference)}@{reference.partition('@')[2]}"
+    return reference

@@ -1,0 +1,95 @@
+"""The bill of materials as an SPDX document; source of the format: SPDX 2.3, in JSON.
+
+Written here, for no library of SPDX is in Debian; the tests have one check it.
+"""
+
+import datetime
+import re
+import uuid
+from typing import Any
+
+from .. import __version__
+from .report import Report
+
+_NONE = "NOASSERTION"
+
+
+def document(report: Report) -> dict[str, Any]:
+    """Return the document: the image contains apps, which depend on images, which have layers."""
+    packages: dict[str, dict[str, Any]] = {}
+    relations: dict[tuple[str, str, str], None] = {}
+
+    def relate(one: str, kind: str, other: str) -> None:
+        relations[one, kind, other] = None
+
+    root = "SPDXRef-image"
+    packages[root] = _package(root, report.image, "FILE")
+    relate("SPDXRef-DOCUMENT", "DESCRIBES", root)
+    for app in report.apps:
+        name = f"SPDXRef-app-{_word(app.name)}"
+        packages[name] = _package(name, app.name, "APPLICATION", app.uri)
+        relate(root, "CONTAINS", name)
+        for image in app.images:
+            digest = image.reference.rpartition(":")[2]
+            used = f"SPDXRef-container-{digest}"
+            repository = image.reference.partition("@")[0]
+            packages[used] = _package(used, repository, "CONTAINER", image.reference)
+            relate(name, "DEPENDS_ON", used)
+            for layer in image.layers:
+                part = f"SPDXRef-layer-{layer.removeprefix('sha256:')}"
+                packages[part] = _package(part, f"layer {layer}", "ARCHIVE", f"@{layer}")
+                relate(used, "CONTAINS", part)
+    made = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "spdxVersion": "SPDX-2.3",
+        "dataLicense": "CC0-1.0",
+        "SPDXID": "SPDXRef-DOCUMENT",
+        "name": report.image,
+        "documentNamespace": f"https://spdx.org/spdxdocs/{_word(report.image)}-{uuid.uuid4()}",
+        "creationInfo": {
+            "created": made,
+            "creators": [f"Tool: compose-apps-preload-{__version__}"],
+        },
+        "packages": list(packages.values()),
+        "relationships": [
+            {"spdxElementId": one, "relationshipType": kind, "relatedSpdxElement": other}
+            for one, kind, other in relations
+        ],
+    }
+
+
+def _package(
+    identifier: str, name: str, purpose: str, reference: str | None = None
+) -> dict[str, Any]:
+    """Return a package; `reference` ends with its digest, if it has one."""
+    found: dict[str, Any] = {
+        "SPDXID": identifier,
+        "name": name,
+        "downloadLocation": _NONE,
+        "filesAnalyzed": False,
+        "licenseConcluded": _NONE,
+        "licenseDeclared": _NONE,
+        "copyrightText": _NONE,
+        "primaryPackagePurpose": purpose,
+    }
+    if reference:
+        digest = reference.partition("@")[2]
+        found["versionInfo"] = digest
+        found["checksums"] = [
+            {"algorithm": "SHA256", "checksumValue": digest.removeprefix("sha256:")}
+        ]
+    if reference and purpose == "CONTAINER":
+        last = name.rpartition("/")[2].lower()
+        purl = f"pkg:oci/{last}@{digest.replace(':', '%3A')}?repository_url={name}"
+        found["externalRefs"] = [
+            {
+                "referenceCategory": "PACKAGE-MANAGER",
+                "referenceType": "purl",
+                "referenceLocator": purl,
+            }
+        ]
+    return found
+
+
+def _word(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]", "-", name)

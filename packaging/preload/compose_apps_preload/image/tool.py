@@ -1,0 +1,75 @@
+"""Running the programs that do the work: e2fsprogs, sfdisk, skopeo."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import PreloadError
+
+_PACKAGES = {
+    "debugfs": "e2fsprogs",
+    "dumpe2fs": "e2fsprogs",
+    "e2fsck": "e2fsprogs",
+    "e2image": "e2fsprogs",
+    "resize2fs": "e2fsprogs",
+    "fallocate": "util-linux",
+    "setpriv": "util-linux",
+    "sfdisk": "fdisk",
+    "unshare": "util-linux",
+    "xz": "xz-utils",
+}
+# Debian keeps what only root needs out of everybody else's PATH; these need no root here.
+PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+
+
+def check(*programs: str) -> None:
+    """Raise `PreloadError` naming every one of these programs that is not installed."""
+    missing = [each for each in programs if not shutil.which(each, path=PATH)]
+    if missing:
+        packages = sorted({_PACKAGES.get(each, each) for each in missing})
+        raise PreloadError(
+            f"not installed: {', '.join(missing)}",
+            f"install them (Debian and Ubuntu: apt-get install {' '.join(packages)})",
+        )
+
+
+def started(argv: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":
+    """Start a program that was checked to be there; `options` are those of Popen."""
+    return subprocess.Popen(argv, env=_environment(), **options)
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PATH": PATH, "LC_ALL": "C.UTF-8"}
+
+
+def run(
+    argv: Sequence[str | bytes],
+    *,
+    cwd: Path | None = None,
+    stdin: bytes = b"",
+    good: Sequence[int] = (0,),
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program to its end and return its output.
+
+    Raises `PreloadError` if it is not installed, or its exit status is none of `good`.
+    """
+    try:
+        done = subprocess.run(
+            argv, cwd=cwd, input=stdin, env=_environment(), capture_output=True, check=False
+        )
+    except FileNotFoundError as error:
+        program = str(argv[0])
+        package = _PACKAGES.get(program, program)
+        raise PreloadError(
+            f"{program} is not installed", f"install it: apt-get install {package}"
+        ) from error
+    if done.returncode not in good:
+        said = (done.stderr + done.stdout).decode(errors="replace").strip()
+        raise PreloadError(
+            f"{argv[0]!s} failed (exit status {done.returncode}): {said[-2000:]}",
+            f"this was called: {' '.join(map(os.fsdecode, argv))}",
+        )
+    return done

@@ -1,0 +1,88 @@
+"""Layers of images: does what is packed unpack to what the image's config names?"""
+
+import hashlib
+import subprocess
+import threading
+import zlib
+from collections.abc import Iterable, Iterator
+
+from compose_apps_early_start.store import StoreError
+
+from . import tool
+
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_CHUNK = 1 << 20
+
+
+def check(pieces: Iterable[bytes], diff: str) -> None:
+    """Raise `StoreError` if a layer does not unpack to the digest `diff`, `sha256:<hex>`."""
+    digest = hashlib.sha256()
+    pieces = iter(pieces)
+    try:
+        for piece in _unpacked(pieces):
+            digest.update(piece)
+    except (zlib.error, EOFError) as error:
+        # To the end, where it is known whether the packed layer is what its digest says.
+        for _ in pieces:
+            pass
+        raise StoreError(f"layer {diff} cannot be unpacked: {error}") from error
+    if f"sha256:{digest.hexdigest()}" != diff:
+        raise StoreError(f"a layer does not unpack to {diff}, as its config says")
+
+
+def _unpacked(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    first = next(pieces, b"")
+    if first.startswith(_ZSTD):
+        yield from _by_zstd(first, pieces)
+        return
+    if not first.startswith(_GZIP):
+        yield first
+        yield from pieces
+        return
+    packed = zlib.decompressobj(wbits=31)
+    for piece in _and_then(first, pieces):
+        data = piece
+        while data:
+            yield packed.decompress(data)
+            data = packed.unused_data
+            if data:  # one more member
+                packed = zlib.decompressobj(wbits=31)
+    if not packed.eof:
+        raise EOFError("it ends too early")
+
+
+def _by_zstd(first: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    # Python's library has zstd from 3.14 on only.
+    tool.check("zstd")
+    argv = ("zstd", "-d", "-q", "-c")
+    with tool.started(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        failed: list[BaseException] = []
+
+        def feed() -> None:
+            try:
+                for piece in _and_then(first, pieces):
+                    stdin.write(piece)
+            except (StoreError, OSError) as error:
+                failed.append(error)
+            finally:
+                stdin.close()
+
+        feeder = threading.Thread(target=feed)
+        feeder.start()
+        while piece := stdout.read(_CHUNK):
+            yield piece
+        feeder.join()
+        if failed and isinstance(failed[0], StoreError):
+            raise failed[0]
+        if process.wait():
+            raise EOFError("zstd calls it damaged")
+
+
+def _and_then(first: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    yield from pieces

@@ -1,0 +1,73 @@
+"""Findings as they are told: as text, JSON, or GitHub's annotations; and what they end with."""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TextIO
+
+from .finding import Finding, Mark, Severity
+
+Findings = Mapping[Path, Sequence[Finding]]
+"""What was found in each file that was looked at."""
+
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--format` to a command that lists findings."""
+    parser.add_argument("--format", choices=sorted(FORMATS), default="text", help="of the findings")
+
+
+def show(findings: Findings, form: str, stream: TextIO | None = None) -> int:
+    """Print the findings; return the exit status, 1 if one of them is an error."""
+    shown = FORMATS[form](findings)
+    if shown:
+        print(shown, file=stream)
+    listed = (each for found in findings.values() for each in found)
+    return int(any(each.severity is Severity.ERROR for each in listed))
+
+
+def _as_text(findings: Findings) -> str:
+    lines = []
+    for file, found in findings.items():
+        if not found:
+            lines.append(f"{file}: nothing found")
+        lines += (
+            f"{file}:{each.at.line}:{each.at.column}: {each.severity}: {each.message} "
+            f"[{each.code}]\n    next: {each.hint}"
+            for each in found
+        )
+    return "\n".join(lines)
+
+
+def _as_json(findings: Findings) -> str:
+    listed = []
+    for file, found in findings.items():
+        for each in found:
+            fields = asdict(each)
+            listed.append({"file": str(file), **fields.pop("at"), **fields})
+    return json.dumps(listed, indent=2)
+
+
+def _as_github(findings: Findings) -> str:
+    # Source: GitHub's workflow commands; a property may not hold ':' and ',' either.
+    def data(value: str) -> str:
+        return value.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+    def place(file: Path, at: Mark) -> str:
+        name = data(str(file)).replace(":", "%3A").replace(",", "%2C")
+        return f"file={name},line={at.line},col={at.column}"
+
+    return "\n".join(
+        f"::{each.severity} {place(file, each.at)},title={each.code}::"
+        + data(f"{each.message}. Next: {each.hint}")
+        for file, found in findings.items()
+        for each in found
+    )
+
+
+FORMATS: dict[str, Callable[[Findings], str]] = {
+    "github": _as_github,
+    "json": _as_json,
+    "text": _as_text,
+}
