@@ -144,7 +144,7 @@ def test_without_a_run_it_says_so(fioconfig: Fioconfig) -> None:
     sent = fioconfig.runs()
     assert sent.passed
     assert "there is no record of a run on this device. Next: " in sent.console
-    assert set(sent.artifacts) == {"runs.txt", "journal.txt"}
+    assert set(sent.artifacts) == {"journal.txt"}
 
 
 def test_without_a_folder_for_artifacts_it_still_tells(fioconfig: Fioconfig) -> None:
