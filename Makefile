@@ -6,7 +6,7 @@ VENV := .cache/venv
 INSTALL := packaging/device/install-host-packages
 RECIPE := bitbake/meta-subscriber-overrides/recipes-support/compose-apps-early-start
 
-.PHONY: help demo shell boot test test-unit test-boot test-powercut test-suites fuzz bench bench-boot deb layer \
+.PHONY: help demo shell boot timeline test test-unit test-boot test-powercut test-suites fuzz bench bench-boot deb layer \
 	layer-check clean device-packages boot-packages test-packages
 # Nothing here is worth running side by side, and only one may use apt at a time.
 .NOTPARALLEL:
@@ -25,6 +25,10 @@ boot: device-packages boot-packages ## the first boot of a whole machine (DEFAUL
 	PYTHONPATH=$(CURDIR)/packaging/device $(PYTHON) -m virtual_device boot "$$deb" \
 		$(if $(filter undefined,$(origin DEFAULT_APPS)),,--default-apps "$(DEFAULT_APPS)") \
 		$(if $(REGISTERED),--registered) $(if $(SUITE),--suite "$(SUITE)")
+
+timeline: device-packages boot-packages ## draws such a boot into docs/timeline.svg
+	@deb=$$(packaging/debian/build build) && \
+	PYTHONPATH=$(CURDIR)/packaging/device $(PYTHON) -m virtual_device timeline "$$deb" docs/timeline.svg
 
 test: device-packages boot-packages $(VENV)/made ## all tests
 	$(VENV)/bin/python -m pytest

@@ -22,7 +22,9 @@ CONTENT = (
     PACKAGE + "/*.py",
     PACKAGE + "/*.schema.json",
     "docs/compose-apps-early-start.8",
+    "fioconfig/*",
     "systemd/*",
+    "tests/ptest/*",
 )
 """What the recipe builds and installs."""
 

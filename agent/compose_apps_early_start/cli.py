@@ -1,4 +1,4 @@
-"""The command line: `start`, `plan`, `status`."""
+"""The command line: `start`, `plan`, `status`, `timeline`."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from . import __version__, evidence, present, preview, start, status
@@ -27,6 +28,7 @@ examples:
   compose-apps-early-start status --json       the same for programs
   compose-apps-early-start status --wait       the same, once the run of this boot has ended
   compose-apps-early-start status --log shop   show what the containers of the app 'shop' said
+  compose-apps-early-start timeline            show where the time to the apps went
 
 'systemctl start' does nothing while the unit is active, which it is after every good run.
 
@@ -72,7 +74,13 @@ def _parser() -> argparse.ArgumentParser:
     begin = commands.add_parser("start", help="start the apps; the unit runs this at boot")
     show = commands.add_parser("plan", help="show which apps would be started, and how")
     told = commands.add_parser("status", help="show what the current or the last run did")
-    for command, execute in ((begin, _start), (show, _plan), (told, _status)):
+    drawn = commands.add_parser("timeline", help="show where the time to the apps went")
+    for command, execute in (
+        (begin, _start),
+        (show, _plan),
+        (told, _status),
+        (drawn, _timeline),
+    ):
         command.set_defaults(execute=execute)
         add_root_option(command)
     add_limit_options(begin)
@@ -96,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="APP",
         help="show what the containers of failed apps, or of APP, and compose said",
     )
+    form = drawn.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument("--svg", metavar="FILE", type=Path, help="draw it into FILE")
     return parser
 
 
@@ -134,6 +145,23 @@ def _now(
     # While a run goes on the device has better things to do, and who waited wants to know at once.
     asks = options.run is None and options.wait is None and record["state"] != "running"
     return present.ask(settings, record) if asks else None
+
+
+def _timeline(settings: Settings, options: argparse.Namespace) -> int:
+    from . import drawing, timeline  # not for a start, at which every millisecond counts
+
+    shown = timeline.read(settings)
+    if options.svg is None:
+        _print(options, timeline.to_json(shown), lambda: timeline.text(shown))
+        return 0
+    try:
+        options.svg.write_text(drawing.svg(shown), encoding="utf-8")
+    except OSError as error:
+        raise EarlyStartError(
+            f"{options.svg}: cannot write: {error.strerror}",
+            "name a file in a folder where you may write",
+        ) from error
+    return 0
 
 
 def _print(options: argparse.Namespace, document: dict[str, Any], text: Callable[[], str]) -> None:

@@ -1,4 +1,4 @@
-"""One at a time: neither two runs of ours, nor one beside aktualizr-lite.
+"""One at a time: neither two runs of ours, nor one beside aktualizr-lite or fioup.
 
 Two `docker compose up` on one project race: duplicate networks, name conflicts, containers that
 stay `Created` for ever.
@@ -21,11 +21,12 @@ ATTEMPTS = 10
 
 
 class Held:
-    """Our own lock and aktualizr-lite's, held. Safe to use from several threads."""
+    """Our own lock and those of the OTA clients, held. Safe to use from several threads."""
 
-    def __init__(self, own: "_Lock", aktualizr: "_Lock") -> None:
+    def __init__(self, own: "_Lock", aktualizr: "_Lock", fioup: "_Lock") -> None:
         self._own = own
         self._aktualizr = aktualizr
+        self._fioup = fioup
         self._checking = threading.Lock()
 
     @property
@@ -42,14 +43,14 @@ class Held:
         """
         with self._checking:
             try:
-                return self._own.take() and self._aktualizr.take()
+                return self._own.take() and self._aktualizr.take() and self._fioup.take()
             except EarlyStartError:
                 return False
 
 
 @contextlib.contextmanager
 def held(settings: Settings) -> Iterator[Held]:
-    """Hold our own lock and aktualizr-lite's for as long as the context lasts.
+    """Hold our own lock and those of the OTA clients for as long as the context lasts.
 
     Raises `BusyError` at once if one of them is taken, `EarlyStartError` if it cannot be opened.
     The kernel drops both when the process ends, however it ends, so none can be left behind.
@@ -57,6 +58,8 @@ def held(settings: Settings) -> Iterator[Held]:
     own = _Lock(settings.own_lock)
     # Its folder is one where anybody may put files, on OpenEmbedded.
     aktualizr = _Lock(settings.aktualizr_lock, shared_folder=True)
+    # The unit may not write to /run itself. Where fioup has never run there is nothing to lock.
+    fioup = _Lock(settings.fioup_lock, made=False)
     try:
         if not own.take():
             raise BusyError(
@@ -68,8 +71,14 @@ def held(settings: Settings) -> Iterator[Held]:
                 f"aktualizr-lite is at work on the apps ({aktualizr.file} is locked)",
                 "leave the apps to it, or run 'compose-apps-early-start start' when it has ended",
             )
-        yield Held(own, aktualizr)
+        if not fioup.take():
+            raise BusyError(
+                f"fioup is at work on the apps ({fioup.file} is locked)",
+                "leave the apps to it, or run 'compose-apps-early-start start' when it has ended",
+            )
+        yield Held(own, aktualizr, fioup)
     finally:
+        fioup.drop()
         own.drop()
         aktualizr.drop()
 
@@ -78,12 +87,13 @@ class _Lock:
     """A `flock` on a file, which others may remove.
 
     In a `shared_folder` a file that root does not own is not trusted to hold anything back; `note`
-    says so then.
+    says so then. A file that is not `made` here is locked only if there is one.
     """
 
-    def __init__(self, file: Path, *, shared_folder: bool = False) -> None:
+    def __init__(self, file: Path, *, shared_folder: bool = False, made: bool = True) -> None:
         self.file = file
         self.note: str | None = None
+        self._made = made
         self._shared_folder = shared_folder
         self._descriptor: int | None = None
 
@@ -99,7 +109,12 @@ class _Lock:
                 self.drop()
                 if self._is_somebodys():
                     return True
-                self._descriptor = self._open()
+                try:
+                    self._descriptor = self._open()
+                except FileNotFoundError:
+                    if self._made:
+                        raise
+                    return True
                 try:
                     fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
@@ -150,7 +165,10 @@ class _Lock:
         return False
 
     def _open(self) -> int:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        flags = os.O_RDONLY
+        if self._made:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT
         # Should it be a link or a FIFO by now, it is neither followed nor waited for.
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         return os.open(self.file, flags, 0o644)

@@ -91,6 +91,14 @@ class Settings:
         return self.root / "var/lock/aklite.lock"
 
     @property
+    def fioup_lock(self) -> Path:
+        """fioup, where it takes the place of aktualizr-lite, holds `flock(LOCK_EX)` on it.
+
+        Source: fioup, cmd/fioup/root.go, for a fioup that root runs.
+        """
+        return self.root / "run/fioup.lock"
+
+    @property
     def own_lock(self) -> Path:
         """Held for the length of a run."""
         return self.root / "run/compose-apps-early-start/lock"

@@ -119,14 +119,14 @@ def _ended(recorder: Recorder, tell: Report, *, complete: bool) -> int:
         state = "degraded" if runs else "failed"
         exit_status, kind = (DEGRADED if runs else NOTHING_RUNS), Kind.DEGRADED
     recorder.end(state if complete else "interrupted", exit_status)
-    message = f"{runs} of {wanted} apps run" if wanted else "no app is wanted"
+    message = f"{runs} of {wanted} apps run" if wanted else record.message or "no app is wanted"
     if not complete:
         message += ", the run was interrupted"
     failed = [f"{app.name} ({app.cause})" for app in record.apps if app.cause]
     failed += [f"{each['name']} (not preloaded)" for each in record.unknown]
     if failed:
         message += "; failed: " + ", ".join(failed)
-    hint = "compose-apps-early-start status" if failed else None
+    hint = "compose-apps-early-start status" if failed else record.hint
     tell(Event(kind, message, hint=hint, seconds=record.seconds))
     return exit_status
 
@@ -150,6 +150,8 @@ def _run(
         restorable.installed_target(settings.installed_versions),
     )
     _tell_selection(wanted, settings, tell)
+    if not wanted.apps and not wanted.shortlisted:
+        recorder.record.message, recorder.record.hint = _nothing_preloaded(settings)
     if all(app.failure for app in wanted.apps):
         _tell_all_failed(wanted, tell)
         return True
@@ -210,6 +212,15 @@ def _tell_selection(wanted: Selection, settings: Settings, tell: Report) -> None
     for app in wanted.apps:
         for note in app.notes:
             tell(Event(Kind.NOTE, note, app=app.name))
+
+
+def _nothing_preloaded(settings: Settings) -> tuple[str, str]:
+    """Return what a person should know of a device without any app, and the next step."""
+    return (
+        f"no app is preloaded: there is none in {settings.compose_apps} or {settings.reset_apps}",
+        "register the device to have its apps installed, or flash an image with preloaded apps; "
+        "a factory reset erases them",
+    )
 
 
 def _tell_all_failed(wanted: Selection, tell: Report, failure: Failure | None = None) -> None:

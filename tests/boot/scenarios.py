@@ -3,12 +3,14 @@
 Each is run once; many tests look at what it came to. Several run at once.
 """
 
+import json
 import os
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import stores
 from boot.boots import AGENT, COMPOSE_CALLS, Boot, look, taken
@@ -53,6 +55,19 @@ def limits(**seconds: float) -> dict[str, str]:
 SLOW_BOARD = limits(engine=600, app=600, run=1200)
 
 
+# As fioconfig's service and its handler of one-shot actions run one.
+REMOTE_ACTION = """
+cd /run; folder=$(mktemp -d fioconfig-oneshot.XXXXXX)
+systemd-run --quiet --wait --pipe --property=WorkingDirectory=/run \\
+    --setenv=CONFIG_FILE=/var/run/secrets/fio-remote-action --setenv=STORAGE_DIR=/var/sota \\
+    --setenv=SOTA_DIR=/usr/lib/sota/conf.d,/var/sota/sota.toml,/etc/sota/conf.d \\
+    --setenv=FIOCONFIG_BIN=/usr/bin/fioconfig --setenv=ARTIFACTS=$folder \\
+    /usr/share/fioconfig/actions/early-start
+echo "ended with $?"
+for file in $folder/*; do echo "== ${file##*/}"; cat $file; done
+"""
+
+
 @dataclass(frozen=True)
 class Life:
     """A device's first boot, a second one before registration, and a third after it."""
@@ -61,6 +76,10 @@ class Life:
     first: Boot
     second: Boot
     third: Boot
+    timeline: Mapping[str, Any]
+    """What `timeline --json` prints in the first boot."""
+    action: str
+    """What fioconfig would send back, of the remote action in the third boot."""
     by_hand: Mapping[str, str]
     """Registration file to what `systemctl show` and the agent say with that file alone."""
 
@@ -85,6 +104,7 @@ def life(firmware: Firmware) -> Life:
     with machine_with(firmware, NO_CLOCK) as machine:
         machine.boot(provided)
         first = look(machine)
+        timeline = json.loads(machine.run(f"{AGENT} timeline --json"))
         machine.power_off()
         machine.boot()
         second = look(machine)
@@ -92,6 +112,7 @@ def life(firmware: Firmware) -> Life:
         machine.power_off()
         machine.boot()
         third = look(machine)
+        action = machine.run(REMOTE_ACTION)
         machine.run("rm /var/sota/sota.toml")
         for file in ("sql.db", "client.pem"):
             by_hand[file] = machine.run(
@@ -99,7 +120,7 @@ def life(firmware: Firmware) -> Life:
                 f"systemctl show --property=ConditionResult,ActiveState {AGENT};"
                 f"{AGENT} start 2>&1; rm /var/sota/{file}"
             )
-    return Life(provided, first, second, third, by_hand)
+    return Life(provided, first, second, third, timeline, action, by_hand)
 
 
 @dataclass(frozen=True)
@@ -112,12 +133,28 @@ class ByHand:
     stopped: Boot
     killed: Boot
     healed: Boot
+    conformance: str
+    """What the steps of the public acceptance test said at the start that healed."""
+    ptest: str
+    """What the tests for a device said after it."""
     repaired: Boot
     """After files of an app were damaged of which the restorable store has the bundle."""
     put_back: Mapping[str, str]
     """Path below the app's folder to owner, group and mode, after that."""
 
 
+# The steps and names of the acceptance test of LmP's early start in Linaro's test-definitions,
+# automated/linux/aklite-apps/apps-early-start.sh.
+CONFORMANCE = f"""
+result() {{ if [ $? -eq 0 ]; then echo "$1 pass"; else echo "$1 fail"; fi; }}
+systemctl enable --now compose-apps-early-start
+result compose-apps-early-start
+for app in {" ".join(FEW)}; do
+    docker ps | grep $app
+    result $app-running
+done
+"""
+_PTEST = "/srv/run-ptest"
 _STORES = "/srv/stores.py"
 _DAMAGE = """
 cd /var/sota/compose-apps/debug-tools
@@ -138,6 +175,7 @@ _PUT_BACK = "cd /var/sota/compose-apps/debug-tools && find . -exec stat -c '%n %
 def by_hand(firmware: Firmware) -> ByHand:
     provided = firmware.samples(*FEW) | SLOW_BOARD
     provided[_STORES] = Path(stores.__file__).read_text()
+    provided[_PTEST] = Path(__file__).parents[1].joinpath("ptest/run-ptest").read_text()
     # Back to before the first start, then up to where compose is at work.
     interrupted = (
         f"systemctl stop {AGENT}; docker rm --force $(docker ps --all --quiet) >/dev/null;"
@@ -160,25 +198,31 @@ def by_hand(firmware: Firmware) -> ByHand:
         gone = f"while systemctl show --property=ActiveState {AGENT} | grep activating; do :; done"
         machine.run(f"{interrupted} {kill}; {gone}")
         killed = taken(machine)
-        machine.run(f"systemctl start {AGENT}")
+        conformance = machine.run(CONFORMANCE)
         healed = taken(machine)
+        ptest = machine.run(f"sh {_PTEST} ; echo ended with $?")
         machine.run(f"{_DAMAGE} systemctl restart {AGENT}")
         repaired = taken(machine)
         put_back = dict(line.rsplit(" ", 1) for line in machine.run(_PUT_BACK).splitlines())
-    return ByHand(provided, first, again, stopped, killed, healed, repaired, put_back)
+    return ByHand(
+        provided, first, again, stopped, killed, healed, conformance, ptest, repaired, put_back
+    )
 
 
 @dataclass(frozen=True)
 class Flashed:
-    """One boot of a freshly flashed device. ``held``: what was seen while it was going on.
+    """One boot of a freshly flashed device.
 
-    ``later``: what the agent still tells after a power cut and a registration, in the next boot.
+    ``held``: what was seen while it was going on. ``later``: what the agent still tells after a
+    power cut and a registration, in the next boot. ``timeline``: what `timeline --json` prints, if
+    that was asked for.
     """
 
     provided: Mapping[str, str]
     first: Boot
     held: str = ""
     later: str = ""
+    timeline: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _first_boot(firmware: Firmware, provided: Mapping[str, str], *arguments: str) -> Flashed:
@@ -246,7 +290,9 @@ def wait_online(firmware: Firmware) -> Flashed:
     with machine_with(firmware) as machine:
         machine.boot(provided, "systemd.wants=wait-online.service")
         held = machine.run(f"{waiting} {shown}")
-        return Flashed(provided, look(machine), held)
+        first = look(machine)
+        timeline = json.loads(machine.run(f"{AGENT} timeline --json"))
+        return Flashed(provided, first, held, timeline=timeline)
 
 
 @dataclass(frozen=True)

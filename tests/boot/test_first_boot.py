@@ -117,6 +117,22 @@ def test_the_next_start_makes_good_what_an_interrupted_one_left(by_hand: ByHand)
     assert by_hand.healed.record["state"] == "ok"
 
 
+def test_the_steps_of_the_public_acceptance_test_pass(by_hand: ByHand) -> None:
+    results = [line for line in by_hand.conformance.splitlines() if line.endswith(" pass")]
+    assert results == [
+        "compose-apps-early-start pass",
+        "debug-tools-running pass",
+        "telemetry-running pass",
+    ]
+
+
+def test_the_tests_for_a_device_pass_on_one(by_hand: ByHand) -> None:
+    *results, ended = by_hand.ptest.splitlines()
+    assert ended == "ended with 0"
+    assert len(results) >= 10
+    assert all(result.startswith("PASS: ") for result in results), by_hand.ptest
+
+
 def test_the_unit_puts_damaged_files_of_an_app_back_in_place(by_hand: ByHand) -> None:
     """With no more rights than it has; the container and the app's data stay as they are."""
     assert by_hand.repaired.unit["Result"] == "success"

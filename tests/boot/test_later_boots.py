@@ -1,5 +1,7 @@
 """The boots after the first one: before the device is registered, and after it."""
 
+import json
+
 import pytest
 from boot.boots import assert_good, assert_nothing_lost
 from boot.scenarios import SHORTLISTED, Life
@@ -40,6 +42,17 @@ def test_on_a_registered_device_dockerd_brings_back_what_has_a_restart_policy(li
 
 def test_on_a_registered_device_aktualizr_lite_waits_for_nothing_of_ours(life: Life) -> None:
     assert 0 < life.third.began("aktualizr-lite") < life.third.active("docker")
+
+
+def test_the_remote_action_tells_of_the_run_before_the_registration(life: Life) -> None:
+    console, *artifacts = life.action.split("\n== ")
+    assert console.endswith("\nended with 0")
+    assert "shop         running" in console
+    files = dict(each.split("\n", 1) for each in artifacts)
+    record = json.loads(files["record.json"])
+    assert record["run"] == life.second.record["run"]
+    assert "earlier boot" in files["timeline.txt"]
+    assert files["timeline.svg"].startswith("<svg ")
 
 
 @pytest.mark.parametrize("file", ["sql.db", "client.pem"])

@@ -143,8 +143,11 @@ def test_on_a_registered_device_nothing_is_done(shared_board: Board, file: str) 
 
 
 def test_no_apps_at_all_is_a_success(board: Board) -> None:
-    run = board.start_well(env=limits(engine=1))
-    assert run.record["apps"] == []
+    run = board.start(env=limits(engine=1))
+    assert (run.exit_status, run.record["state"], run.record["apps"]) == (0, "ok", [])
+    (line,) = run.lines
+    assert line.startswith("no app is preloaded: there is none in /var/sota/compose-apps or ")
+    assert ". Next: register the device to have its apps installed, or flash an image" in line
 
 
 def test_nothing_is_ever_made_or_changed_among_the_apps(board: Board) -> None:

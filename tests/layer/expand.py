@@ -23,10 +23,12 @@ CONFIGURATION = {
     "PACKAGES": "${PN}-dev ${PN}-doc ${PN}",
     "D": "${WORKDIR}/image",
     "bindir": "/usr/bin",
+    "datadir": "/usr/share",
     "nonarch_libdir": "/usr/lib",
     "systemd_unitdir": "/usr/lib/systemd",
     "systemd_system_unitdir": "/usr/lib/systemd/system",
     "mandir": "/usr/share/man",
+    "PTEST_PATH": "/usr/lib/${BPN}/ptest",
 }
 RELEASES = {
     "scarthgap": {"S": "${WORKDIR}/${BP}"},

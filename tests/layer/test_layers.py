@@ -20,6 +20,7 @@ from layer.conftest import CHECKOUT, NAME, run
 NOBODY = 65534
 RECIPES = f"recipes-support/{NAME}"
 IMAGE = "recipes-samples/images/lmp-factory-image.bb"
+FOLDERS = ("agent", "bitbake", "docs", "fioconfig", "systemd", "tests/ptest")
 LINE = f'CORE_IMAGE_BASE_INSTALL += "{NAME}"'
 
 LAYER_CONF = """\
@@ -129,7 +130,7 @@ def place() -> Iterator[Place]:
         place = Place(Path(folder))
         place.checkout.mkdir()
         shutil.copy(CHECKOUT / "Makefile", place.checkout)
-        tracked = run("git", "ls-files", "-z", "agent", "bitbake", "docs", "systemd", cwd=CHECKOUT)
+        tracked = run("git", "ls-files", "-z", *FOLDERS, cwd=CHECKOUT)
         for name in (*tracked.split("\0")[:-1], "LICENSE", "README.md", "pyproject.toml"):
             (place.checkout / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(CHECKOUT / name, place.checkout / name, follow_symlinks=False)

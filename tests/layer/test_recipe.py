@@ -86,10 +86,27 @@ def test_every_file_lands_in_a_package(
         f"/usr/lib/tmpfiles.d/{NAME}.conf": 0o644,
         f"/usr/share/man/man8/{NAME}.8": 0o644,
         f"/usr/lib/systemd/system-generators/{NAME}-offline-docker": 0o755,
+        "/usr/share/fioconfig/actions/early-start": 0o755,
     }
     # The unit is systemd.bbclass's to package, program and man page bitbake.conf's.
-    assert got[files[0]].split() == ["/usr/lib/systemd/catalog", "/usr/lib/tmpfiles.d"]
+    assert got[files[0]].split() == [
+        "/usr/share/fioconfig/actions",
+        "/usr/lib/systemd/catalog",
+        "/usr/lib/tmpfiles.d",
+    ]
     assert got[files[1]].split() == ["/usr/lib/systemd/system-generators"]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_tests_for_a_device_are_installed_where_their_runner_looks(
+    expand: Expand, source: Path, release: str, tmp_path: Path
+) -> None:
+    got = expand(release, "D", "S", "do_install_ptest", work=tmp_path)
+    shell = got["do_install_ptest"].replace(got["S"], str(source))
+    run("sh", "-c", "set -e\n" + shell)
+    installed = Path(got["D"], "usr/lib", NAME, "ptest/run-ptest")
+    assert installed.read_text() == (CHECKOUT / "tests/ptest/run-ptest").read_text()
+    assert installed.stat().st_mode & 0o777 == 0o755
 
 
 def test_a_release_that_installs_no_program_is_told(expand: Expand, tmp_path: Path) -> None:

@@ -166,6 +166,7 @@ def test_ota_and_registration_wait_and_nothing_restarts(unit: dict[str, list[str
     assert unit["RemainAfterExit"] == ["yes"]
     assert set(unit["Before"][0].split()) == {
         "aktualizr-lite.service",
+        "fioup.service",
         "lmp-device-auto-register.service",
     }
     assert "Restart" not in unit
@@ -260,7 +261,7 @@ def missing(page: str, wanted: list[str]) -> list[str]:
 
 def test_the_man_page_has_every_command_and_option(man_page: str) -> None:
     limits = ["--" + each.name.replace("_", "-") for each in fields(Settings)]
-    assert missing(man_page, ["start", "plan", "status"]) == []
+    assert missing(man_page, ["start", "plan", "status", "timeline"]) == []
     assert missing(man_page, [*limits, "--json", "--help", "--version"]) == []
     assert missing(man_page, ["--wait", "--list", "--run", "--log"]) == []
 
@@ -289,7 +290,7 @@ def test_the_man_page_has_every_path(man_page: str) -> None:
     settings = Settings()
     paths = [getattr(settings, name) for name, kind in vars(Settings).items() if is_path(kind)]
     flat = [str(each) for some in paths for each in (some if isinstance(some, tuple) else [some])]
-    assert len(flat) == 19
+    assert len(flat) == 20
     section = man_page.split("\nFILES")[1].split("\nEXIT STATUS")[0]
     assert [each for each in flat if each not in section] == []
     assert KILL_SWITCH_FILE in section

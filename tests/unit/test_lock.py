@@ -60,6 +60,39 @@ def test_aktualizr_lite_at_work_turns_it_away(settings: Settings) -> None:
         pass
 
 
+def test_fioup_at_work_turns_it_away(settings: Settings) -> None:
+    settings.fioup_lock.parent.mkdir(parents=True)
+    with settings.fioup_lock.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(BusyError) as raised, held(settings):
+            pytest.fail("beside fioup")
+        assert (
+            str(raised.value) == f"fioup is at work on the apps ({settings.fioup_lock} is locked)"
+        )
+    assert is_free(settings.own_lock)
+    assert is_free(settings.aktualizr_lock)
+
+
+def test_fioups_lock_is_held_where_there_is_one_and_not_made_where_there_is_none(
+    settings: Settings,
+) -> None:
+    with held(settings) as lock:
+        assert not settings.fioup_lock.exists()
+        assert lock.still_held()
+    settings.fioup_lock.touch(0o400)
+    with held(settings):
+        assert not is_free(settings.fioup_lock)
+    assert is_free(settings.fioup_lock)
+
+
+def test_a_fioup_that_comes_in_the_middle_ends_the_run(settings: Settings) -> None:
+    with held(settings) as lock, settings.fioup_lock.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        assert not lock.still_held()
+        fcntl.flock(stream, fcntl.LOCK_UN)
+        assert lock.still_held()
+
+
 def test_what_aktualizr_lite_wrote_into_its_lock_file_stays(settings: Settings) -> None:
     settings.aktualizr_lock.parent.mkdir(parents=True)
     settings.aktualizr_lock.write_text("4711\n")

@@ -140,17 +140,30 @@ def test_compose_is_read_from_the_disk_beforehand_at_the_first_boot_only(
         assert Kind.FINISHED in kinds(events)
 
 
-@pytest.mark.parametrize("text", [None, "", "# nothing\n"])
-def test_no_app_is_wanted(settings: Settings, events: list[Event], text: str | None) -> None:
+@pytest.mark.parametrize("text", ["", "# nothing\n"])
+def test_no_app_is_wanted(settings: Settings, events: list[Event], text: str) -> None:
     # And no engine is waited for, and nothing deleted.
-    if text is not None:
-        preloaded(settings, "shop")
-        shortlist(settings, text)
+    preloaded(settings, "shop")
+    shortlist(settings, text)
     assert start.start(settings) == 0
-    assert [each.message for each in events] == ["no app is wanted"]
-    assert kinds(events) == [Kind.FINISHED]
+    assert [(each.kind, each.message, each.hint) for each in events] == [
+        (Kind.FINISHED, "no app is wanted", None)
+    ]
     assert last_run(settings)["exit_status"] == 0
-    assert (settings.compose_apps / "shop").exists() is (text is not None)
+    assert (settings.compose_apps / "shop").exists()
+
+
+def test_no_app_is_preloaded(settings: Settings, events: list[Event]) -> None:
+    assert start.start(settings) == 0
+    assert kinds(events) == [Kind.FINISHED]
+    (told,) = events
+    assert told.message == (
+        f"no app is preloaded: there is none in {settings.compose_apps} or {settings.reset_apps}"
+    )
+    assert told.hint
+    record = last_run(settings)
+    assert (record["state"], record["exit_status"]) == ("ok", 0)
+    assert (record["message"], record["hint"]) == (told.message, told.hint)
 
 
 @pytest.mark.parametrize("name", ["sql.db", "client.pem", "sota.toml"])

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from virtual_device.boot import boot
+from virtual_device.boot import boot, timeline
 from virtual_device.demo import SHORTLIST, demo, shell
 from virtual_device.device import DeviceError
 from virtual_device.machine import MachineError
@@ -44,6 +44,10 @@ def main() -> int:
             arguments.deb, arguments.suite, arguments.default_apps, registered=arguments.registered
         )
     )
+    command = commands.add_parser("timeline", help="draw the first boot of that machine")
+    command.add_argument("deb", type=Path, help="the agent's package")
+    command.add_argument("picture", type=Path, help="the SVG file to write")
+    command.set_defaults(run=lambda arguments: timeline(arguments.deb, arguments.picture))
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:

@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from virtual_device.demo import PRELOADED
-from virtual_device.firmware import firmware
+from virtual_device.demo import PRELOADED, SHORTLIST
+from virtual_device.firmware import Firmware, firmware
 from virtual_device.machine import Machine, MachineError
 
 _QUIET = ("loglevel=3", "systemd.show_status=yes")
@@ -19,7 +19,7 @@ def boot(deb: Path, suite: str, default_apps: str, *, registered: bool) -> int:
     if not sys.stdin.isatty():
         raise MachineError("boot needs a terminal")
     flashed = firmware(deb, suite)
-    provide = flashed.samples(*PRELOADED) | {"/var/lmp/default-apps": f"{default_apps}\n"}
+    provide = _provided(flashed, default_apps)
     if registered:
         provide["/var/sota/sota.toml"] = ""
     print(
@@ -34,3 +34,24 @@ def boot(deb: Path, suite: str, default_apps: str, *, registered: bool) -> int:
         machine.boot(provide, *_QUIET, *wants, terminal=True)
         machine.wait()
     return 0
+
+
+def timeline(deb: Path, picture: Path) -> int:
+    """Boots the same machine without a terminal, and draws its first boot into ``picture``.
+
+    Returns 0. Raises MachineError if the machine does not boot, OSError if the file cannot be
+    written.
+    """
+    flashed = firmware(deb)
+    with Machine(flashed.kernel, flashed.disk) as machine:
+        machine.boot(_provided(flashed, " ".join(SHORTLIST)))
+        machine.wait_until_booted()
+        print(machine.run("compose-apps-early-start timeline"))
+        drawn = "/run/timeline.svg"
+        told = machine.run(f"compose-apps-early-start timeline --svg {drawn} && cat {drawn}")
+        picture.write_text(told, encoding="utf-8")
+    return 0
+
+
+def _provided(flashed: Firmware, default_apps: str) -> dict[str, str]:
+    return flashed.samples(*PRELOADED) | {"/var/lmp/default-apps": f"{default_apps}\n"}

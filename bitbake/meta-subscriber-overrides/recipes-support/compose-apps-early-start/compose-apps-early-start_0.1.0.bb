@@ -18,7 +18,7 @@ LIC_FILES_CHKSUM = "file://LICENSE;md5=c014b3053d3d896156ea9787237728b4"
 # Either way the source is in ${BP} below what the release unpacks into, so S needs no line.
 SRC_URI = "file://${BP}.tar.gz"
 
-inherit features_check python_setuptools_build_meta systemd
+inherit features_check ptest python_setuptools_build_meta systemd
 
 REQUIRED_DISTRO_FEATURES = "systemd"
 
@@ -42,11 +42,21 @@ do_install:append() {
         ${D}${mandir}/man8/compose-apps-early-start.8
     install -D -m 0755 ${S}/systemd/compose-apps-early-start-offline-docker \
         ${D}${systemd_unitdir}/system-generators/compose-apps-early-start-offline-docker
+    install -D -m 0755 ${S}/fioconfig/early-start ${D}${datadir}/fioconfig/actions/early-start
+}
+
+# ptest-python-pytest is newer than scarthgap, and would bring pytest onto the device.
+do_install_ptest() {
+    install -D -m 0755 ${S}/tests/ptest/run-ptest ${D}${PTEST_PATH}/run-ptest
 }
 
 PACKAGES =+ "${PN}-offline-docker"
 
-FILES:${PN} += "${nonarch_libdir}/systemd/catalog ${nonarch_libdir}/tmpfiles.d"
+FILES:${PN} += "\
+    ${datadir}/fioconfig/actions \
+    ${nonarch_libdir}/systemd/catalog \
+    ${nonarch_libdir}/tmpfiles.d \
+"
 FILES:${PN}-offline-docker += "${systemd_unitdir}/system-generators"
 
 # What the agent imports, package by package of the split standard library, and python3-shell, which
