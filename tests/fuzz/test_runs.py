@@ -274,6 +274,12 @@ def test_runs(fuzz: Fuzz, monkeypatch: pytest.MonkeyPatch) -> None:
         if ends[1] is not None:
             world.taken_at = world.begin + ends[1]
         loading = Loading(world, putting[0], putting[2])
+        # Before the run, which takes them one by one.
+        odd = any(
+            isinstance(each.ending, Failure) and each.ending.cause is Cause.INTERNAL_ERROR
+            for calls in world.calls
+            for each in calls
+        )
         complete, events, ended = run(monkeypatch, world, settings, plans, loading, putting[1])
         assert world.watch.closed
         assert complete or ends[0] is not None
@@ -281,11 +287,6 @@ def test_runs(fuzz: Fuzz, monkeypatch: pytest.MonkeyPatch) -> None:
         assert world.clock.now - world.begin <= most, f"{world.clock.now - world.begin:.1f} s"
         check_told_once(plans, events, ended)
         internal = [each for each in events if each.cause == Cause.INTERNAL_ERROR.label]
-        odd = any(
-            isinstance(each.ending, Failure) and each.ending.cause is Cause.INTERNAL_ERROR
-            for calls in world.calls
-            for each in calls
-        )
         assert (
             odd
             or world.unexpected
