@@ -1,4 +1,4 @@
-"""The JSON that the agent prints: whatever a test sees of it conforms to the schema that ships."""
+"""The JSON that the commands print: whatever a test sees of it conforms to the schema that ships."""
 
 import json
 from functools import cache
@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-SCHEMAS = Path(__file__).parents[1] / "agent/compose_apps_early_start"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
 def run(text: str) -> dict[str, Any]:
@@ -30,9 +30,14 @@ def plan(text: str) -> dict[str, Any]:
     return _conforming(json.loads(text), "plan")
 
 
+def verify(text: str) -> dict[str, Any]:
+    """Read what `compose-apps-preload verify --json` printed."""
+    return _conforming(json.loads(text), "verify")
+
+
 def schema(name: str) -> dict[str, Any]:
-    """The schema that ships."""
-    return dict(json.loads((SCHEMAS / f"{name}.schema.json").read_text()))
+    """The schema that ships: docs/ has links to those of the packages."""
+    return dict(json.loads((DOCS / f"{name}.schema.json").read_text()))
 
 
 def _conforming(document: Any, name: str, part: str | None = None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import documents
 from preload.given import PATHS
 from preload_image.registry import HOST, archive
 
@@ -87,7 +88,8 @@ class Ended:
 
     @property
     def json(self) -> dict[str, Any]:
-        return dict(json.loads(self.stdout))
+        document = dict(json.loads(self.stdout))
+        return documents.verify(self.stdout) if "problems" in document else document
 
 
 def arguments(*words: object) -> tuple[list[str], dict[str, str]]:

@@ -9,10 +9,11 @@ from typing import Any
 import documents
 import pytest
 from compose_apps_early_start import evidence, preview, record
+from compose_apps_preload.image import verify
 from jsonschema import Draft202012Validator, ValidationError
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("status", "plan")
+NAMES = ("status", "plan", "verify")
 
 
 def objects(node: Any) -> Iterator[dict[str, Any]]:
@@ -41,6 +42,7 @@ def test_the_schemas_are_of_the_versions_that_the_agent_writes() -> None:
     assert kinds["runs"]["properties"]["schema"]["const"] == record.SCHEMA
     assert kinds["evidence"]["properties"]["schema"]["const"] == evidence.SCHEMA
     assert documents.schema("plan")["properties"]["schema"]["const"] == preview.SCHEMA
+    assert documents.schema("verify")["properties"]["schema"]["const"] == verify.SCHEMA
 
 
 def test_what_programs_get_may_have_more_keys_but_none_less() -> None:
@@ -71,12 +73,20 @@ def test_the_page_explains_every_key_of_a_record_and_no_other() -> None:
     assert explained == (keys | states) - {"uptime", "nearest", "runs"}
 
 
-def test_they_ship_in_the_package_and_lie_beside_their_page() -> None:
-    names = {f"{name}.schema.json" for name in NAMES}
-    assert {each.name for each in documents.SCHEMAS.glob("*.json")} == names
-    for name in names:
-        assert (ROOT / "docs" / name).samefile(documents.SCHEMAS / name)
+def test_they_ship_in_the_packages_and_lie_beside_their_page() -> None:
+    shipped = sorted(
+        file
+        for package in ("agent/compose_apps_early_start", "packaging/preload/compose_apps_preload")
+        for file in (ROOT / package).rglob("*.schema.json")
+    )
+    linked = sorted((ROOT / "docs").glob("*.schema.json"))
+    assert {each.name for each in linked} == {f"{name}.schema.json" for name in NAMES}
+    assert sorted(each.resolve() for each in linked) == shipped
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["tool"]["setuptools"]["package-data"] == {
         "compose_apps_early_start": ["*.schema.json"]
     }
+    tool = tomllib.loads((ROOT / "packaging/preload/pyproject.toml").read_text())
+    assert (
+        "image/*.schema.json" in tool["tool"]["setuptools"]["package-data"]["compose_apps_preload"]
+    )
