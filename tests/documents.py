@@ -1,4 +1,4 @@
-"""The JSON that the commands print: whatever a test sees of it conforms to the schema that ships."""
+"""The JSON that the commands print: whatever a test sees of it conforms to its schema."""
 
 import json
 from functools import cache
