@@ -26,6 +26,9 @@ with charset.not_detected():
 REQUEST_SECONDS = 60.0
 """For one request to an engine that is up."""
 
+LOG_SECONDS = 2.0
+"""For the last line of a log, which a verdict waits for."""
+
 _FIRST_DELAY, _LONGEST_DELAY = 0.05, 0.5
 """Between two attempts, in seconds, while nothing listens on the socket."""
 
@@ -311,7 +314,8 @@ class Engine:
         None if there is none, or it cannot be read.
         """
         with contextlib.suppress(EngineError), _speaking():
-            lines = self._client.logs(container, tail=1).decode(errors="replace").split("\n")
+            said = self.hurried(LOG_SECONDS)._client.logs(container, tail=1)
+            lines = said.decode(errors="replace").split("\n")
             return next((line.strip()[:200] for line in reversed(lines) if line.strip()), None)
         return None
 
@@ -345,22 +349,19 @@ class Engine:
                 )
         return found
 
-    def log(self, container: str, most_bytes: int, deadline: float) -> str:
+    def log(self, container: str, most_bytes: int) -> str:
         """Return the end of the log of the container with this id, `most_bytes` of it at most.
 
-        `deadline` is a time of `time.monotonic()`: what was read by then is returned. If the log
-        cannot be read, the words of dockerd are returned.
+        If the log cannot be read, the words of dockerd are returned.
         """
-        end = b""
         try:
             with _speaking():
-                for part in self._client.logs(container, stream=True, tail=_MOST_LINES):
-                    end = (end + part)[-most_bytes:]
-                    if time.monotonic() >= deadline:
-                        break
-        except RefusedError as error:
+                # Not as a stream: the SDK lets one wait for ever, and the log of a container that
+                # dockerd restarts meanwhile may have no end.
+                said: bytes = self._client.logs(container, tail=_MOST_LINES)
+        except EngineError as error:
             return f"the log cannot be read: {error}"
-        return end.decode(errors="replace")
+        return said[-most_bytes:].decode(errors="replace")
 
     def watch(self) -> "Watch":
         """Return a watch on the containers of compose projects; close it when done."""

@@ -110,7 +110,7 @@ class Evidence:
                     if time.monotonic() >= deadline or count == MOST_CONTAINERS:
                         return
                     count += 1
-                    log = engine.log(each["id"], MOST_LOG_BYTES, deadline)
+                    log = engine.log(each["id"], MOST_LOG_BYTES)
                     self._statements[app].containers.append({**each, "log": log})
 
 

@@ -50,7 +50,7 @@ class Talkative(Engine):
     def states(self, folders: Any) -> list[dict[str, Any]]:
         return [each for each in self.told if each["folder"] in folders]
 
-    def log(self, container: str, most_bytes: int, deadline: float) -> str:
+    def log(self, container: str, most_bytes: int) -> str:
         self.asked.append(container)
         return self.log_text
 
@@ -153,9 +153,9 @@ def test_a_slow_engine_is_asked_until_the_time_for_it_is_up(
     monkeypatch.setattr(evidence, "SECONDS", 0.2)
 
     class Slow(Talkative):
-        def log(self, container: str, most_bytes: int, deadline: float) -> str:
+        def log(self, container: str, most_bytes: int) -> str:
             time.sleep(0.15)
-            return super().log(container, most_bytes, deadline)
+            return super().log(container, most_bytes)
 
     engine = Slow(*(told("/shop", f"web-{number}", restarts=1) for number in range(9)))
     (shop,) = kept(settings, engine, Event.failed("shop", EXITED))["apps"]
