@@ -526,7 +526,7 @@ class Runner:
             self._lose_engine(Failure(Cause.ENGINE_UNAVAILABLE, str(lost)))
             return
         self._identity = self._engine.identity()
-        self._finished = frozenset()
+        self._finished = oneshots.recall(self._settings, self._identity)
         outage = time.monotonic() - began
         for each in self._runs:
             if each.deadline < math.inf:
