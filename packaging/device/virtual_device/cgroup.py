@@ -3,6 +3,7 @@
 Works on version 1 (with or without a version 2 hierarchy beside it) and on pure version 2.
 """
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -77,6 +78,14 @@ def delegate(group: Group) -> None:
     if group.leaf != group.folder:
         for controller in (group.folder / "cgroup.controllers").read_text().split():
             (group.folder / "cgroup.subtree_control").write_text(f"+{controller}")
+
+
+def thaw(group: Group) -> None:
+    """Lets frozen processes of the group and of all below it go on: not even SIGKILL ends them."""
+    for name, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
+        for file in group.folder.rglob(name):
+            with contextlib.suppress(OSError):  # the root has no such switch, a group may vanish
+                file.write_text(word)
 
 
 def remove(folder: Path) -> None:

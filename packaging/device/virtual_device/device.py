@@ -166,6 +166,8 @@ class Device:
 
     def _end(self) -> None:
         self.drop_socket()
+        for group in self._groups:
+            cgroup.thaw(group)
         # Closes the pipes, waits for everything to be killed and cleaned up.
         self._supervisor.communicate()
         for process in self._processes:
