@@ -356,8 +356,8 @@ class Engine:
         """
         try:
             with _speaking():
-                # Not as a stream: the SDK lets one wait for ever, and the log of a container that
-                # dockerd restarts meanwhile may have no end.
+                # Not as a stream: the SDK follows one without any time limit, and the log of a
+                # container that runs has no end.
                 said: bytes = self._client.logs(container, tail=_MOST_LINES)
         except EngineError as error:
             return f"the log cannot be read: {error}"

@@ -506,7 +506,7 @@ def test_roots_docker_configuration_is_not_read(
 def test_last_words(mocker: MockerFixture, logged: bytes, words: str | None) -> None:
     client = Client()
     client.logged = logged
-    # A client of its own: the log of a container that restarts meanwhile may have no end.
+    # A client of its own, with less time: a verdict waits for these words.
     made = mocker.patch("docker.APIClient", return_value=client)
     assert engine(client).last_words("id-1") == words
     assert made.call_args.kwargs["timeout"] == LOG_SECONDS
