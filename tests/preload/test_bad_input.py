@@ -12,7 +12,7 @@ from compose_apps_preload.configuration.lint import lint
 from compose_apps_preload.configuration.matrix import rows, text
 from compose_apps_preload.errors import PreloadError
 from compose_apps_preload.finding import Severity
-from compose_apps_preload.yaml_tree import MOST_BYTES
+from compose_apps_preload.yaml_tree import MAX_BYTES
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from preload.given import ADVANCED, written
@@ -45,7 +45,7 @@ LOOP = "containers: &c\n  params: &p\n    <<: *p\n    APP_SHORTLIST: a\n  other:
         pytest.param(b"lmp:\n a\0b\n", r":2:3: a character .*U\+0000", id="a zero byte"),
         pytest.param('lmp: "\\UFFFFFFFF"\n', ":1:1: broken YAML: ", id="no such character"),
         pytest.param("[" * 5000, ":1:1: nested too deep", id="deep nesting"),
-        pytest.param("#" * (MOST_BYTES + 1), ":1:1: longer than", id="a huge file"),
+        pytest.param("#" * (MAX_BYTES + 1), ":1:1: longer than", id="a huge file"),
         pytest.param(WIDE_BOMB, ":1:4: its merge keys make more than", id="a bomb of merges"),
         pytest.param("lmp:\n  <<: [a]\n", ":2:8: '<<' merges a, not a mapping", id="no mapping"),
         pytest.param("containers: true\n", ":1:13: containers is true, not a mapping", id="a flag"),

@@ -127,9 +127,9 @@ def test_platforms_come_in_containerds_order(wanted: str, order: str) -> None:
 
 
 def test_an_arm_image_without_a_variant_is_v7() -> None:
-    assert platforms.of({"os": "linux", "architecture": "arm"}) == Platform("arm", "v7")
-    assert platforms.of({"os": "unknown", "architecture": "unknown"}) is None
-    assert platforms.of({"os": "linux", "architecture": 3}) is None
+    assert platforms.from_document({"os": "linux", "architecture": "arm"}) == Platform("arm", "v7")
+    assert platforms.from_document({"os": "unknown", "architecture": "unknown"}) is None
+    assert platforms.from_document({"os": "linux", "architecture": 3}) is None
 
 
 def test_a_bundle_index_is_written_as_go_writes_it() -> None:

@@ -35,7 +35,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
         scratch = tmp_path / f"blobs-{len(list(tmp_path.glob('blobs-*')))}"
         return apps.load(str(source), scratch, Registries(cache), variables)
 
-    with cache.used():
+    with cache.locked():
         yield made
 
 
@@ -251,7 +251,7 @@ def test_a_damaged_index_or_manifest_is_told(
 ) -> None:
     data = json.dumps(document).encode()
     cache = Cache(tmp_path / "cache")
-    with cache.used():
+    with cache.locked():
         cache.write(data)
         reference = f"{HOST}/factory/odd@{digest_of(data)}"
         with pytest.raises(PreloadError, match=message):

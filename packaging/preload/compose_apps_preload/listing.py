@@ -20,11 +20,11 @@ def add_option(parser: argparse.ArgumentParser) -> None:
 
 def show(findings: Findings, form: str, stream: TextIO | None = None) -> int:
     """Print the findings; return the exit status, 1 if one of them is an error."""
-    shown = FORMATS[form](findings)
-    if shown:
-        print(shown, file=stream)
-    listed = (each for found in findings.values() for each in found)
-    return int(any(each.severity is Severity.ERROR for each in listed))
+    text = FORMATS[form](findings)
+    if text:
+        print(text, file=stream)
+    listed = (finding for found in findings.values() for finding in found)
+    return int(any(finding.severity is Severity.ERROR for finding in listed))
 
 
 def _as_text(findings: Findings) -> str:
@@ -33,9 +33,9 @@ def _as_text(findings: Findings) -> str:
         if not found:
             lines.append(f"{file}: nothing found")
         lines += (
-            f"{file}:{each.at.line}:{each.at.column}: {each.severity}: {each.message} "
-            f"[{each.code}]\n    next: {each.hint}"
-            for each in found
+            f"{file}:{finding.at.line}:{finding.at.column}: {finding.severity}: {finding.message} "
+            f"[{finding.code}]\n    next: {finding.hint}"
+            for finding in found
         )
     return "\n".join(lines)
 
@@ -43,8 +43,8 @@ def _as_text(findings: Findings) -> str:
 def _as_json(findings: Findings) -> str:
     listed = []
     for file, found in findings.items():
-        for each in found:
-            fields = asdict(each)
+        for finding in found:
+            fields = asdict(finding)
             listed.append({"file": str(file), **fields.pop("at"), **fields})
     return json.dumps(listed, indent=2)
 
@@ -59,10 +59,10 @@ def _as_github(findings: Findings) -> str:
         return f"file={name},line={at.line},col={at.column}"
 
     return "\n".join(
-        f"::{each.severity} {place(file, each.at)},title={each.code}::"
-        + data(f"{each.message}. Next: {each.hint}")
+        f"::{finding.severity} {place(file, finding.at)},title={finding.code}::"
+        + data(f"{finding.message}. Next: {finding.hint}")
         for file, found in findings.items()
-        for each in found
+        for finding in found
     )
 
 

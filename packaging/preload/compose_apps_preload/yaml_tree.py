@@ -14,10 +14,10 @@ import yaml
 from .errors import PreloadError
 from .finding import Finding, Mark, Severity
 
-MOST_BYTES = 1 << 18
+MAX_BYTES = 1 << 18
 """Such files have a few KB; PyYAML needs some seconds for this many."""
 
-MOST_MERGED = 100_000
+MAX_MERGED = 100_000
 """Merge keys (`<<`) are the one way in which a small file can become large."""
 
 _TAG = "tag:yaml.org,2002:"
@@ -66,7 +66,7 @@ class Tree:
         """
         self.findings: list[Finding] = []
         self._merged: dict[int, dict[str, tuple[yaml.ScalarNode, yaml.Node]]] = {}
-        self._may_merge = MOST_MERGED
+        self._merges_left = MAX_MERGED
         root = _compose(_text(file, name))
         if root is None or is_null(root):
             raise UnreadableError(
@@ -122,10 +122,10 @@ class Tree:
         self, source: yaml.MappingNode, into: dict[str, tuple[yaml.ScalarNode, yaml.Node]]
     ) -> None:
         pairs = self._pairs(source)
-        self._may_merge -= len(pairs) + 1
-        if self._may_merge < 0:
+        self._merges_left -= len(pairs) + 1
+        if self._merges_left < 0:
             raise UnreadableError(
-                mark(source), f"its merge keys make more than {MOST_MERGED} entries", _TOO_MUCH
+                mark(source), f"its merge keys make more than {MAX_MERGED} entries", _TOO_MUCH
             )
         for name, pair in pairs.items():
             into.setdefault(name, pair)
@@ -280,16 +280,16 @@ def plain(name: str) -> str:
 def _text(file: Path, name: str) -> str:
     try:
         with file.open("rb") as stream:
-            data = stream.read(MOST_BYTES + 1)
+            data = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise PreloadError(
             f"{file}: cannot read it: {reason}",
             f"name a readable {name}",
         ) from error
-    if len(data) > MOST_BYTES:
+    if len(data) > MAX_BYTES:
         raise UnreadableError(
-            Mark(1, 1), f"longer than {MOST_BYTES} bytes", f"name a {name}", "size"
+            Mark(1, 1), f"longer than {MAX_BYTES} bytes", f"name a {name}", "size"
         )
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:

@@ -135,7 +135,7 @@ class App:
                 Finding(Severity.ERROR, "yaml", mark(node), message, "write the values out")
             )
             return {}
-        return {key: each for key, each in entries.items() if not each.node.tag.startswith("!")}
+        return {key: entry for key, entry in entries.items() if not entry.node.tag.startswith("!")}
 
     def below(self, fields: Mapping[str, Entry], key: str) -> Mapping[str, Entry]:
         """Return the entries of the mapping at `key`; none if it is absent."""

@@ -20,7 +20,7 @@ from .app import App, Service
 _ROOTS = ("/bin", "/boot", "/dev/mapper", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr")
 """Below them nothing is made: the kernel's, or read-only on OSTree."""
 
-_THERE = frozenset(
+_ALWAYS_PRESENT = frozenset(
     [
         *("/", "/dev", "/etc", "/home", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp"),
         *("/var", "/var/cache", "/var/lib", "/var/local", "/var/log", "/var/spool", "/var/tmp"),
@@ -109,13 +109,13 @@ def _names_file(path: str) -> bool:
 
 def _of_the_app(app: App, bind: _Bind) -> Iterator[Finding]:
     path = os.path.normpath(bind.source)
-    shown = quoted(bind.source)
+    source = quoted(bind.source)
     if path.startswith(".."):
         yield Finding(
             Severity.ERROR,
             "outside-app",
             bind.at,
-            f"service {bind.service} mounts {shown}, which is outside the app's folder: a device "
+            f"service {bind.service} mounts {source}, which is outside the app's folder: a device "
             "gets nothing but that folder",
             "move it into the app's folder",
         )
@@ -127,7 +127,7 @@ def _of_the_app(app: App, bind: _Bind) -> Iterator[Finding]:
             Severity.ERROR,
             "missing-file",
             bind.at,
-            f"service {bind.service} mounts {shown}, which is not in the app's folder: "
+            f"service {bind.service} mounts {source}, which is not in the app's folder: "
             + ("the start fails" if bind.makes_folder is False else folder),
             "add it, or correct the path, which counts from the app's folder",
         )
@@ -136,7 +136,7 @@ def _of_the_app(app: App, bind: _Bind) -> Iterator[Finding]:
             Severity.NOTICE,
             "host-folder",
             bind.at,
-            f"service {bind.service} mounts {shown}, which is not in the app's folder: dockerd "
+            f"service {bind.service} mounts {source}, which is not in the app's folder: dockerd "
             "makes it there, owned by root",
             "use a named volume for what the service writes: the folder holds what was published",
         )
@@ -147,18 +147,18 @@ def _of_the_host(bind: _Bind) -> Iterator[Finding]:
     path = "/" + path.lstrip("/")
     if path.startswith("/var/run/") or path == "/var/run":
         path = path.removeprefix("/var")
-    if bind.makes_folder is False or path in _THERE or _is_below(path, _ROOTS):
+    if bind.makes_folder is False or path in _ALWAYS_PRESENT or _is_below(path, _ROOTS):
         return
     device = path.removeprefix("/dev/") if path.startswith("/dev/") else None
     if device in _DEV_FOLDERS or device in _DEV_NODES:
         return
-    shown = quoted(bind.source)
+    source = quoted(bind.source)
     if device is None and not path.startswith("/run/user/") and not bind.is_file:
         yield Finding(
             Severity.NOTICE,
             "host-folder",
             bind.at,
-            f"service {bind.service} mounts {shown}: if the device does not have it, {bind.maker} "
+            f"service {bind.service} mounts {source}: if the device does not have it, {bind.maker} "
             "an empty folder, owned by root",
             "let the image make it (tmpfiles.d) if others write to it; else use a named volume",
         )
@@ -167,7 +167,7 @@ def _of_the_host(bind: _Bind) -> Iterator[Finding]:
         Severity.WARNING,
         "bind-before-made",
         bind.at,
-        f"service {bind.service} mounts {shown}: if that is not there yet when the app starts, "
+        f"service {bind.service} mounts {source}: if that is not there yet when the app starts, "
         f"{bind.maker} an empty folder in its place, owned by root",
         "name it in devices: then a start without it fails, and is tried again"
         if device is not None

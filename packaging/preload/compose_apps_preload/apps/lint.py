@@ -34,13 +34,13 @@ _SIBLINGS = {
 }
 """What compose reads though it is not docker-compose.yml."""
 
-_COMPOSE_OWN = frozenset(["COMPOSE_PROJECT_NAME"])
+_SET_BY_COMPOSE = frozenset(["COMPOSE_PROJECT_NAME"])
 """Variables that compose sets itself."""
 
 # Docker's defaults. Source: the reference of Dockerfile's HEALTHCHECK.
 _INTERVAL, _START_INTERVAL, _RETRIES = 30, 5, 3
 
-_WHOLE = Mark(1, 1)
+_FILE_START = Mark(1, 1)
 
 
 def lint(apps: Sequence[App]) -> listing.Findings:
@@ -48,7 +48,7 @@ def lint(apps: Sequence[App]) -> listing.Findings:
     found: dict[Path, list[Finding]] = {app.file: [] for app in apps}
     for app in apps:
         found[app.file] += _of_file(app)
-        for file, finding in _of_others(app):
+        for file, finding in _of_siblings(app):
             found.setdefault(file, []).append(finding)
     for app, finding in shared.findings(apps):
         found[app.file].append(finding)
@@ -56,7 +56,8 @@ def lint(apps: Sequence[App]) -> listing.Findings:
         # Last, for they are found by reading.
         found[app.file] += app.findings
     return {
-        file: sorted(dict.fromkeys(each), key=lambda one: one.at) for file, each in found.items()
+        file: sorted(dict.fromkeys(findings), key=lambda finding: finding.at)
+        for file, findings in found.items()
     }
 
 
@@ -95,7 +96,7 @@ def _of_file(app: App) -> Iterator[Finding]:
         )
     elif not app.findings and not app.services:
         yield Finding(
-            Severity.ERROR, "no-services", _WHOLE, "it names no services", "add a service"
+            Severity.ERROR, "no-services", _FILE_START, "it names no services", "add a service"
         )
     yield from _images(app)
     for section in ("configs", "secrets"):
@@ -126,7 +127,7 @@ def _project(app: App) -> Iterator[Finding]:
         yield Finding(
             Severity.WARNING,
             "project-name",
-            _WHOLE,
+            _FILE_START,
             f"of the folder's name compose makes the project {quoted(app.project)}, not "
             f"{quoted(app.name)}: aktualizr-lite does not know the running containers again, and "
             "makes new ones",
@@ -136,7 +137,9 @@ def _project(app: App) -> Iterator[Finding]:
 
 def _required(app: App) -> Iterator[Finding]:
     by_ci = {
-        id(each.fields["image"].node) for each in app.services.values() if "image" in each.fields
+        id(service.fields["image"].node)
+        for service in app.services.values()
+        if "image" in service.fields
     }
     for node in app.nodes():
         if not isinstance(node, yaml.ScalarNode) or "$" not in node.value or id(node) in by_ci:
@@ -144,7 +147,7 @@ def _required(app: App) -> Iterator[Finding]:
         on_device = variables.interpolate(node.value, app.environment.values).missing
         # Source: composectl's publish, which interpolates from the environment alone.
         for name in dict.fromkeys(variables.interpolate(node.value, {}).missing):
-            if name in _COMPOSE_OWN:
+            if name in _SET_BY_COMPOSE:
                 continue
             unset = name in on_device
             yield Finding(
@@ -329,7 +332,7 @@ def _health(app: App, service: Service) -> Iterator[Finding]:
 # An app, by what lies beside its compose file.
 
 
-def _of_others(app: App) -> Iterator[tuple[Path, Finding]]:
+def _of_siblings(app: App) -> Iterator[tuple[Path, Finding]]:
     for name, how in _SIBLINGS.items():
         if app.has(name):
             yield (
@@ -337,7 +340,7 @@ def _of_others(app: App) -> Iterator[tuple[Path, Finding]]:
                 Finding(
                     Severity.WARNING,
                     "other-file",
-                    _WHOLE,
+                    _FILE_START,
                     f"compose reads it {how} {COMPOSE_FILE}, but its images are neither pinned nor "
                     "preloaded, and aktualizr-lite does not know the running containers again",
                     "remove it, or name it in .composeappignores",
@@ -379,11 +382,11 @@ def warn(folders: Sequence[Path]) -> None:
     A folder without a compose file is passed over. Raises `PreloadError` if one cannot be read.
     """
     apps = [App(folder) for folder in folders if (folder / COMPOSE_FILE).is_file()]
-    told = {
-        file: [each for each in found if each.severity is not Severity.NOTICE]
+    shown = {
+        file: [finding for finding in found if finding.severity is not Severity.NOTICE]
         for file, found in lint(apps).items()
     }
-    listing.show({file: found for file, found in told.items() if found}, "text", sys.stderr)
+    listing.show({file: found for file, found in shown.items() if found}, "text", sys.stderr)
 
 
 # The command

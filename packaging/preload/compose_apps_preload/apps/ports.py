@@ -71,18 +71,18 @@ def _range(text: str) -> tuple[int, int] | None:
 
 def clashes(ports: Sequence[Published]) -> Iterator[tuple[Published, Published]]:
     """Yield each of `ports` that cannot be had, after the one that has it."""
-    order = {id(each): number for number, each in enumerate(ports)}
+    order = {id(port): number for number, port in enumerate(ports)}
     # The one that reaches farthest, by protocol and address; None stands for any address.
     farthest: dict[tuple[str, str | None], Published] = {}
-    for each in sorted(ports, key=lambda each: each.first):
-        rivals = (None,) if not each.address else (each.address, "")
+    for port in sorted(ports, key=lambda port: port.first):
+        rivals = (None,) if not port.address else (port.address, "")
         for rival in rivals:
-            other = farthest.get((each.protocol, rival))
-            if other and other.last >= each.first:
-                first, second = sorted((other, each), key=lambda port: order[id(port)])
+            other = farthest.get((port.protocol, rival))
+            if other and other.last >= port.first:
+                first, second = sorted((other, port), key=lambda port: order[id(port)])
                 yield first, second
                 break
-        for address in (each.address, None):
-            key = (each.protocol, address)
-            if key not in farthest or farthest[key].last < each.last:
-                farthest[key] = each
+        for address in (port.address, None):
+            key = (port.protocol, address)
+            if key not in farthest or farthest[key].last < port.last:
+                farthest[key] = port

@@ -18,7 +18,7 @@ Found = tuple[App, Finding]
 
 
 def findings(apps: Sequence[App]) -> Iterator[Found]:
-    """Yield what is to be said about `apps` together, each with the app that it is told of."""
+    """Yield what is to be said about `apps` together, each with the app that it concerns."""
     yield from _projects(apps)
     yield from _container_names(apps)
     yield from _ports(apps)
@@ -108,13 +108,15 @@ def _subnets(apps: Sequence[App]) -> Iterator[Found]:
         if _external_name(app, key, entry) is None
         for node, subnet in _subnets_of(app, entry)
     ]
-    order = {id(each): number for number, each in enumerate(found)}
+    order = {id(candidate): number for number, candidate in enumerate(found)}
     for version in (4, 6):
         widest: _Subnet | None = None
-        same = (each for each in found if each.subnet.version == version)
-        for each in sorted(same, key=lambda each: int(each.subnet.network_address)):
-            if widest and int(widest.subnet.broadcast_address) >= int(each.subnet.network_address):
-                first, second = sorted((widest, each), key=lambda subnet: order[id(subnet)])
+        same = (candidate for candidate in found if candidate.subnet.version == version)
+        for candidate in sorted(same, key=lambda candidate: int(candidate.subnet.network_address)):
+            if widest and int(widest.subnet.broadcast_address) >= int(
+                candidate.subnet.network_address
+            ):
+                first, second = sorted((widest, candidate), key=lambda subnet: order[id(subnet)])
                 yield (
                     second.app,
                     Finding(
@@ -128,9 +130,9 @@ def _subnets(apps: Sequence[App]) -> Iterator[Found]:
                     ),
                 )
             if widest is None or int(widest.subnet.broadcast_address) < int(
-                each.subnet.broadcast_address
+                candidate.subnet.broadcast_address
             ):
-                widest = each
+                widest = candidate
 
 
 def _subnets_of(app: App, network: Entry) -> Iterator[tuple[yaml.Node, _Network]]:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from dotenv.parser import parse_stream
 
-from ..yaml_tree import MOST_BYTES
+from ..yaml_tree import MAX_BYTES
 
 ENV_FILE = ".env"
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _BRACE = re.compile(r"\$\{|\}")
-_MOST_NESTED = 20
+_MAX_DEPTH = 20
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def read(folder: Path) -> Environment:
     """Read the `.env` of an app; without one, or if it cannot be read, nothing is set."""
     try:
         with (folder / ENV_FILE).open("rb") as stream:
-            data = stream.read(MOST_BYTES)
+            data = stream.read(MAX_BYTES)
     except OSError:
         return Environment()
     values: dict[str, str | None] = {}
@@ -59,9 +59,9 @@ class Text:
     missing: tuple[str, ...] = ()
 
 
-def interpolate(text: str, values: Mapping[str, str | None], nested: int = 0) -> Text:
+def interpolate(text: str, values: Mapping[str, str | None], depth: int = 0) -> Text:
     """Replace the variables in `text` as compose does."""
-    if nested > _MOST_NESTED:
+    if depth > _MAX_DEPTH:
         return Text(None)
     parts = []
     position = 0
@@ -72,7 +72,7 @@ def interpolate(text: str, values: Mapping[str, str | None], nested: int = 0) ->
             parts.append(Text("$"))
         elif text.startswith("{", dollar + 1):
             end = _closing_brace(text, position)
-            parts.append(_braced(text[position:end], values, nested))
+            parts.append(_braced(text[position:end], values, depth))
             position = end + 1
         elif name := _NAME.match(text, dollar + 1):
             parts.append(Text(values.get(name[0])))
@@ -80,10 +80,10 @@ def interpolate(text: str, values: Mapping[str, str | None], nested: int = 0) ->
         else:
             parts.append(Text(None))
     parts.append(Text(text[position:]))
-    known = [each.value for each in parts if each.value is not None]
+    known = [part.value for part in parts if part.value is not None]
     return Text(
         "".join(known) if len(known) == len(parts) else None,
-        tuple(name for each in parts for name in each.missing),
+        tuple(name for part in parts for name in part.missing),
     )
 
 
@@ -96,7 +96,7 @@ def _closing_brace(text: str, start: int) -> int:
     return len(text)
 
 
-def _braced(body: str, values: Mapping[str, str | None], nested: int) -> Text:
+def _braced(body: str, values: Mapping[str, str | None], depth: int) -> Text:
     name = _NAME.match(body)
     if not name:
         return Text(None)
@@ -110,7 +110,7 @@ def _braced(body: str, values: Mapping[str, str | None], nested: int) -> Text:
     if operator == "?" and not is_set:
         return Text(None, (name[0],))
     if operator == "-" and not is_set:
-        return interpolate(word, values, nested + 1)
+        return interpolate(word, values, depth + 1)
     if operator == "+":
-        return interpolate(word, values, nested + 1) if is_set else Text("")
+        return interpolate(word, values, depth + 1) if is_set else Text("")
     return Text(value)

@@ -67,7 +67,7 @@ class Checkout:
     def _read(self, ref: str) -> tuple[str, ...]:
         # The local branch first: it is what is going to be pushed.
         remote = ref.replace("refs/heads/", "refs/remotes/origin/", 1)
-        revision = next((each for each in (ref, remote) if each in self._revisions), None)
+        revision = next((name for name in (ref, remote) if name in self._revisions), None)
         if revision is None:
             return self._working_tree
         listed = self._git("ls-tree", "-r", "-z", "--name-only", "--full-tree", revision)
@@ -99,9 +99,9 @@ class Checkout:
                 "install git, or name the apps by --apps",
             ) from error
         except subprocess.CalledProcessError as error:
-            said = error.stderr.strip().partition("\n")[0]
+            complaint = error.stderr.strip().partition("\n")[0]
             raise PreloadError(
-                f"{self._folder}: git {arguments[0]}: {said}",
+                f"{self._folder}: git {arguments[0]}: {complaint}",
                 "make git read this checkout, or name the apps by --apps",
             ) from error
         return done.stdout
@@ -110,7 +110,7 @@ class Checkout:
 def folders(folder: Path) -> tuple[str, ...]:
     """Return the names of the folders in `folder` that are apps; raises `PreloadError`."""
     try:
-        names = sorted(each.name for each in folder.iterdir() if (each / COMPOSE_FILE).is_file())
+        names = sorted(entry.name for entry in folder.iterdir() if (entry / COMPOSE_FILE).is_file())
     except OSError as error:
         raise PreloadError(
             f"{folder}: cannot read it: {error.strerror}",

@@ -58,7 +58,7 @@ class Value(Generic[_T]):
 
 
 @dataclass(frozen=True)
-class Said:
+class PreloadSettings:
     """What one place of the file says on preloading; None is "nothing".
 
     An empty `shortlist` means all apps of the Target.
@@ -87,9 +87,9 @@ class Section:
     """`containers` or `lmp`. Without `tagging`, every branch is built, and Targets get no tag."""
 
     name: Build
-    preloaded_images: Said = Said()
-    params: Said = Said()
-    ref_options: Mapping[str, Value[Said]] = field(default_factory=dict)
+    preloaded_images: PreloadSettings = PreloadSettings()
+    params: PreloadSettings = PreloadSettings()
+    ref_options: Mapping[str, Value[PreloadSettings]] = field(default_factory=dict)
     tagging: Value[Tagging] | None = None
 
 
@@ -124,9 +124,9 @@ def load(file: Path) -> FactoryConfig:
     Raises `PreloadError` for the first error in it, or if it cannot be read.
     """
     config = read(file)
-    errors = [each for each in config.findings if each.severity is Severity.ERROR]
+    errors = [finding for finding in config.findings if finding.severity is Severity.ERROR]
     if errors:
-        first = min(errors, key=lambda each: each.at)
+        first = min(errors, key=lambda finding: finding.at)
         more = f" (and {len(errors) - 1} more, see 'lint')" if len(errors) > 1 else ""
         raise PreloadError(
             f"{file}:{first.at.line}:{first.at.column}: {first.message}{more}", first.hint
@@ -156,7 +156,7 @@ class _Reader:
 
     def config(self) -> FactoryConfig:
         try:
-            top = self._known(self._tree.entries(self._tree.root, ""), *BUILDS)
+            top = self._note_unknown(self._tree.entries(self._tree.root, ""), *BUILDS)
             containers, lmp = (self._section(name, top.get(name)) for name in BUILDS)
         except RecursionError as error:
             raise UnreadableError(
@@ -173,7 +173,7 @@ class _Reader:
 
     def _section(self, name: Build, entry: Entry | None) -> Section:
         node = entry.node if entry else None
-        entries = self._known(self._tree.entries(node, name), *SECTION_KEYS)
+        entries = self._note_unknown(self._tree.entries(node, name), *SECTION_KEYS)
         preloaded, params, ref_options, tagging = (entries.get(key) for key in SECTION_KEYS)
         return Section(
             name,
@@ -183,29 +183,31 @@ class _Reader:
             self._tagging(tagging) if tagging else None,
         )
 
-    def _preloaded_images(self, entry: Entry | None) -> Said:
+    def _preloaded_images(self, entry: Entry | None) -> PreloadSettings:
         if entry is None:
-            return Said()
-        entries = self._known(self._tree.entries(entry.node, entry.path), *IMAGE_KEYS)
+            return PreloadSettings()
+        entries = self._note_unknown(self._tree.entries(entry.node, entry.path), *IMAGE_KEYS)
         # Not ours to decide by, but a wrong type in it is as wrong.
         self._value(entries.get("oe_builtin"), self._flag)
-        return Said(
+        return PreloadSettings(
             self._value(entries.get("enabled"), self._flag),
             self._value(entries.get("shortlist"), self._shortlist),
             self._value(entries.get("app_type"), self._app_type),
         )
 
-    def _params(self, entry: Entry | None) -> Said:
+    def _params(self, entry: Entry | None) -> PreloadSettings:
         if entry is None:
-            return Said()
-        entries = self._known(self._tree.entries(entry.node, entry.path), *PARAMS)
+            return PreloadSettings()
+        entries = self._note_unknown(self._tree.entries(entry.node, entry.path), *PARAMS)
         switch, shortlist = (entries.get(key) for key in PARAMS)
-        return Said(self._value(switch, self._switch), self._value(shortlist, self._shortlist))
+        return PreloadSettings(
+            self._value(switch, self._switch), self._value(shortlist, self._shortlist)
+        )
 
-    def _ref_params(self, entry: Entry) -> Value[Said]:
-        options = self._known(self._tree.entries(entry.node, entry.path), *REF_KEYS)
-        said = self._params(options.get("params"))
-        return Value(entry.path, said, "", entry.at, mark(entry.node))
+    def _ref_params(self, entry: Entry) -> Value[PreloadSettings]:
+        options = self._note_unknown(self._tree.entries(entry.node, entry.path), *REF_KEYS)
+        settings = self._params(options.get("params"))
+        return Value(entry.path, settings, "", entry.at, mark(entry.node))
 
     def _tagging(self, entry: Entry) -> Value[Tagging] | None:
         if is_null(entry.node):
@@ -215,12 +217,12 @@ class _Reader:
 
     def _refs(self, entry: Entry, read: Callable[[Entry], Value[_T]]) -> dict[str, Value[_T]]:
         found = {}
-        for ref, each in self._tree.entries(entry.node, entry.path).items():
+        for ref, options in self._tree.entries(entry.node, entry.path).items():
             if _REF.fullmatch(ref) and ref.isprintable():
-                found[ref] = read(each)
+                found[ref] = read(options)
             else:
                 self._tree.error(
-                    each.key,
+                    options.key,
                     "wrong-value",
                     f"{entry.path}: {quoted(ref)} is no git reference",
                     "write a branch in full, as in refs/heads/devel",
@@ -231,7 +233,7 @@ class _Reader:
         tags = []
         items = entry.node.value if isinstance(entry.node, yaml.SequenceNode) else []
         for item in items:
-            fields = self._known(self._tree.entries(item, f"{entry.path}[]"), *TAG_KEYS)
+            fields = self._note_unknown(self._tree.entries(item, f"{entry.path}[]"), *TAG_KEYS)
             name, inherit = (self._value(fields.get(key), self._tag) for key in TAG_KEYS)
             if name and inherit:
                 tags.append(Tag(name.value, inherit.value, name.value_at, inherit.value_at))
@@ -244,8 +246,8 @@ class _Reader:
         if not items:
             what = "is an empty list" if isinstance(entry.node, yaml.SequenceNode) else None
             self._wrong(entry.node, entry.path, what, "a list of tags, as '- tag: devel'")
-        shown = ", ".join(tag.name for tag in tags)
-        return Value(entry.path, tuple(tags), shown, entry.at, mark(entry.node))
+        names = ", ".join(tag.name for tag in tags)
+        return Value(entry.path, tuple(tags), names, entry.at, mark(entry.node))
 
     def _value(self, entry: Entry | None, read: Callable[[Entry], _T | None]) -> Value[_T] | None:
         # A key with nothing behind it says nothing: all that remains of a value commented out.
@@ -328,10 +330,10 @@ class _Reader:
                 f"write {quoted(value.strip())}",
             )
 
-    def _known(self, entries: dict[str, Entry], *known: str) -> dict[str, Entry]:
+    def _note_unknown(self, entries: dict[str, Entry], *known: str) -> dict[str, Entry]:
         self._unknown += (
-            UnknownKey(name, each.path, each.at, known)
-            for name, each in entries.items()
+            UnknownKey(name, entry.path, entry.at, known)
+            for name, entry in entries.items()
             if name not in known
         )
         return entries

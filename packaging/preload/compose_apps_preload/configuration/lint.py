@@ -41,7 +41,7 @@ _HOMES = {
 }
 """Where a key belongs that means nothing anywhere else."""
 
-_MOST_COMPARED = 20_000
+_MAX_COMPARISONS = 20_000
 """To compare each of many unknown names with each of many known ones takes their product."""
 
 
@@ -54,12 +54,12 @@ def lint(config: FactoryConfig, known: KnownApps | None = None) -> list[Finding]
     for section in (config.containers, config.lmp):
         findings += _untagged(config, section)
         findings += _repeated(section)
-    findings += _tags_of_nobody(config)
+    findings += _unmatched_tags(config)
     findings += _lmp_without_enabled(config)
     # With errors in the file there is nothing to decide by, and no more to be found.
-    if known and not any(each.severity is Severity.ERROR for each in config.findings):
+    if known and not any(finding.severity is Severity.ERROR for finding in config.findings):
         findings += _apps(config, known)
-    return sorted(findings, key=lambda each: each.at)
+    return sorted(findings, key=lambda finding: finding.at)
 
 
 def _keys(config: FactoryConfig) -> Iterator[Finding]:
@@ -155,7 +155,7 @@ def _repeated(section: Section) -> Iterator[Finding]:
             )
 
 
-def _tags_of_nobody(config: FactoryConfig) -> Iterator[Finding]:
+def _unmatched_tags(config: FactoryConfig) -> Iterator[Finding]:
     """Find tags that need a Target of the other kind of build, which is never made."""
     if config.containers.tagging is None or config.lmp.tagging is None:
         return  # builds of every branch, whose tags are not known
@@ -200,26 +200,26 @@ def _lmp_without_enabled(config: FactoryConfig) -> Iterator[Finding]:
 
 def _shortlists(config: FactoryConfig) -> Iterator[Value[tuple[str, ...]]]:
     for section in (config.containers, config.lmp):
-        options = (each.value for each in section.ref_options.values())
-        for said in (section.preloaded_images, section.params, *options):
-            if said.shortlist:
-                yield said.shortlist
+        options = (value.value for value in section.ref_options.values())
+        for settings in (section.preloaded_images, section.params, *options):
+            if settings.shortlist:
+                yield settings.shortlist
 
 
 def _apps(config: FactoryConfig, known: KnownApps) -> Iterator[Finding]:
     used: dict[int, set[str]] = defaultdict(set)
     empty: dict[int, list[str]] = defaultdict(list)
     every: set[str] = set()
-    for alike in _preloaded(config, known):
-        every.update(alike.apps)
-        if alike.shortlist is None:
+    for group in _preloaded(config, known):
+        every.update(group.apps)
+        if group.shortlist is None:
             continue
-        used[id(alike.shortlist)].update(alike.apps)
-        names = alike.shortlist.value
-        if names and not any(name in alike.apps for name in names):
-            empty[id(alike.shortlist)] += alike.targets
+        used[id(group.shortlist)].update(group.apps)
+        names = group.shortlist.value
+        if names and not any(name in group.apps for name in names):
+            empty[id(group.shortlist)] += group.targets
     # A list may name an app that only some of its branches have. One that none has is a mistake.
-    for shortlist in {id(each): each for each in _shortlists(config)}.values():
+    for shortlist in {id(value): value for value in _shortlists(config)}.values():
         yield from _unknown_apps(shortlist, used.get(id(shortlist), every))
         if empty[id(shortlist)]:
             targets = ", ".join(dict.fromkeys(empty[id(shortlist)]))
@@ -234,7 +234,7 @@ def _apps(config: FactoryConfig, known: KnownApps) -> Iterator[Finding]:
 
 
 @dataclass(frozen=True)
-class _Alike:
+class _TargetGroup:
     """Targets with the same apps and, where they are preloaded, the same deciding shortlist."""
 
     shortlist: Value[tuple[str, ...]] | None
@@ -242,9 +242,9 @@ class _Alike:
     targets: list[str]
 
 
-def _preloaded(config: FactoryConfig, known: KnownApps) -> Iterable[_Alike]:
+def _preloaded(config: FactoryConfig, known: KnownApps) -> Iterable[_TargetGroup]:
     # Told apart by identity: of many branches and many names, comparing would take the product.
-    found: dict[tuple[int, int], _Alike] = {}
+    found: dict[tuple[int, int], _TargetGroup] = {}
     origins = Origins(config)
     apps: dict[str, tuple[str, ...]] = {}
     for build in BUILDS:
@@ -260,7 +260,7 @@ def _preloaded(config: FactoryConfig, known: KnownApps) -> Iterable[_Alike]:
                 names = apps.setdefault(origin, known(origin))
                 key = (id(shortlist) if on else 0, id(names))
                 if key not in found:
-                    found[key] = _Alike(shortlist if on else None, frozenset(names), [])
+                    found[key] = _TargetGroup(shortlist if on else None, frozenset(names), [])
                 # What "any other" branch has is a guess, if the file names branches at all.
                 if ref != ANY_OTHER or len(refs) == 1:
                     found[key].targets.append(f"{branch_name(ref)} ({build})")
@@ -288,16 +288,16 @@ class _Names:
 
     def __init__(self, names: Collection[str]) -> None:
         self._names = names
-        self._folded = {each.casefold(): each for each in sorted(names)}
-        self._may_compare = _MOST_COMPARED
+        self._folded = {name.casefold(): name for name in sorted(names)}
+        self._comparisons_left = _MAX_COMPARISONS
 
     def __contains__(self, name: str) -> bool:
         return name in self._names
 
     def nearest(self, name: str) -> str:
         """Return the beginning of a hint; empty if no name is near, or too many are to compare."""
-        self._may_compare -= len(self._folded)
-        if self._may_compare < 0:
+        self._comparisons_left -= len(self._folded)
+        if self._comparisons_left < 0:
             return ""
         close = difflib.get_close_matches(name.casefold(), self._folded, n=1)
         return f"if {self._folded[close[0]]} was meant, write that; otherwise " if close else ""

@@ -16,7 +16,17 @@ from typing import Any, TypeVar
 
 from ..command import Subparsers, add_file, app_list
 from ..errors import PreloadError
-from .factory_config import APP_TYPES, BUILDS, Build, FactoryConfig, Said, Section, Tag, Value, load
+from .factory_config import (
+    APP_TYPES,
+    BUILDS,
+    Build,
+    FactoryConfig,
+    PreloadSettings,
+    Section,
+    Tag,
+    Value,
+    load,
+)
 
 ANY_OTHER = "refs/heads/*"
 """Stands for every branch that the file does not name: git allows no such name."""
@@ -67,7 +77,7 @@ class Resolution:
         ignored = (
             f"the Target has no {name}: CI ignores it silently" for name in self.unknown_apps
         )
-        return (*ignored, *(doubt for each in self.decisions for doubt in each.doubts))
+        return (*ignored, *(doubt for decision in self.decisions for doubt in decision.doubts))
 
 
 class NothingLeftError(PreloadError):
@@ -78,7 +88,7 @@ class NothingLeftError(PreloadError):
 class _Place:
     """A place that may name values; `documented` unless only the document's prose implies it."""
 
-    said: Said
+    settings: PreloadSettings
     documented: bool
 
 
@@ -93,9 +103,11 @@ def resolve(
     ref = ref if ref.startswith("refs/") else f"refs/heads/{ref}"
     places = _places(config, build, ref)
     built, tags, tagged = _tags(config.section(build), ref)
-    on, enabled = _decide("enabled", [(each.said.enabled, each) for each in places], False)
-    named, listed = _decide("apps", [(each.said.shortlist, each) for each in places], ())
-    kind, typed = _decide("app_type", [(each.said.app_type, each) for each in places], APP_TYPES[0])
+    on, enabled = _decide("enabled", [(place.settings.enabled, place) for place in places], False)
+    named, listed = _decide("apps", [(place.settings.shortlist, place) for place in places], ())
+    kind, typed = _decide(
+        "app_type", [(place.settings.app_type, place) for place in places], APP_TYPES[0]
+    )
     chosen: tuple[str, ...] | None = ()
     by = None
     if not built:
@@ -133,10 +145,10 @@ def preloaded_by(
     section = config.section(build)
     if section.tagging is not None and ref not in section.tagging.value:
         return False, None
-    said = [each.said for each in _places(config, build, ref)]
-    enabled = next((each.enabled for each in said if each.enabled), None)
-    listed = next((each.shortlist for each in said if each.shortlist), None)
-    return enabled is not None and enabled.value, listed
+    settings = [place.settings for place in _places(config, build, ref)]
+    enabled = next((found.enabled for found in settings if found.enabled), None)
+    shortlist = next((found.shortlist for found in settings if found.shortlist), None)
+    return enabled is not None and enabled.value, shortlist
 
 
 def _places(config: FactoryConfig, build: Build, ref: str) -> list[_Place]:
@@ -153,9 +165,9 @@ def _places(config: FactoryConfig, build: Build, ref: str) -> list[_Place]:
 def _decide(
     name: str, values: list[tuple[Value[_T] | None, _Place]], default: _T
 ) -> tuple[_T, Decision]:
-    said = [(value, place) for value, place in values if value]
-    decided = said[0][0].value if said else default
-    by_letter = next((value.value for value, place in said if place.documented), default)
+    named = [(value, place) for value, place in values if value]
+    decided = named[0][0].value if named else default
+    by_letter = next((value.value for value, place in named if place.documented), default)
     doubts: tuple[str, ...] = ()
     if decided != by_letter:
         doubts = (
@@ -163,8 +175,8 @@ def _decide(
             f"{name} would be {_shown(by_letter)}. By its prose, containers' ref_options and "
             f"params hold for every Target of the branch: {_shown(decided)}. The prose is taken",
         )
-    by = said[0][0] if said else None
-    over = tuple(value for value, _ in said[1:])
+    by = named[0][0] if named else None
+    over = tuple(value for value, _ in named[1:])
     return decided, Decision(name, _shown(decided), by, over, doubts=doubts)
 
 
@@ -257,23 +269,23 @@ def _run(options: argparse.Namespace) -> int:
 
 def to_json(resolution: Resolution, explain: bool = False) -> dict[str, Any]:
     """Return `resolution` for programs: `apps` is null for "all apps of the Target"."""
-    shown: dict[str, Any] = {
+    document: dict[str, Any] = {
         "enabled": resolution.enabled,
         "apps": resolution.apps,
         "tags": [tag.name for tag in resolution.tags],
         "app_type": resolution.app_type,
     }
     if explain:
-        shown["explanation"] = {
-            each.name: {
-                "by": _where(each.by),
-                "over": [_where(value) for value in each.over],
-                "notes": each.notes,
-                "doubts": each.doubts,
+        document["explanation"] = {
+            decision.name: {
+                "by": _where(decision.by),
+                "over": [_where(value) for value in decision.over],
+                "notes": decision.notes,
+                "doubts": decision.doubts,
             }
-            for each in resolution.decisions
+            for decision in resolution.decisions
         }
-    return shown
+    return document
 
 
 def _where(value: Value[Any] | None) -> dict[str, Any] | None:
@@ -284,23 +296,23 @@ def _where(value: Value[Any] | None) -> dict[str, Any] | None:
 
 def _text(config: FactoryConfig, resolution: Resolution, explain: bool) -> str:
     lines = []
-    for each in resolution.decisions:
-        lines.append(f"{each.name + ':':<10}{each.value}")
+    for decision in resolution.decisions:
+        lines.append(f"{decision.name + ':':<10}{decision.value}")
         if explain:
-            lines += (f"    {line}" for line in _explained(config, each))
+            lines += (f"    {line}" for line in _explained(config, decision))
     # What is not as the file suggests is said without being asked for.
     lines += (f"note: {warning}" for warning in resolution.warnings)
     return "\n".join(lines)
 
 
 def _explained(config: FactoryConfig, decision: Decision) -> list[str]:
-    def told(value: Value[Any]) -> str:
-        shown = f"{value.key}: {value.written}" if value.written else value.key
-        return f"{config.file}:{value.at.line}: {shown}"
+    def located(value: Value[Any]) -> str:
+        setting = f"{value.key}: {value.written}" if value.written else value.key
+        return f"{config.file}:{value.at.line}: {setting}"
 
-    lines = [f"by {told(decision.by)}"] if decision.by else []
+    lines = [f"by {located(decision.by)}"] if decision.by else []
     if not decision.by and not decision.notes:
         lines.append("by default, for no key names it")
-    lines += (f"over {told(value)}" for value in decision.over)
+    lines += (f"over {located(value)}" for value in decision.over)
     lines += decision.notes
     return lines

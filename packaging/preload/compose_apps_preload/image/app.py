@@ -87,11 +87,11 @@ def from_registry(reference: str, scratch: Path, registries: Registries) -> App:
     index = None
     try:
         document = json.loads(manifest)
-        named = [
-            Blob(str(each["digest"]), int(each["size"]))
-            for each in (document["config"], *document["layers"])
+        blobs = [
+            Blob(str(entry["digest"]), int(entry["size"]))
+            for entry in (document["config"], *document["layers"])
         ]
-        packed = named[1].digest
+        packed = blobs[1].digest
         index = (document["layers"][0].get("annotations") or {}).get(_INDEX_DIGEST)
         is_app = document["annotations"]["compose-app"] == "v1"
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -101,21 +101,21 @@ def from_registry(reference: str, scratch: Path, registries: Registries) -> App:
             f"{reference} is not a compose app",
             "give the app's own reference (fioctl targets show), not that of an image",
         )
-    registries.fetch(uri, _MANIFEST_TYPE, named, scratch)
-    blobs = {blob.digest: _blob(scratch, blob.digest) for blob in named}
-    blobs[digest_of(manifest)] = _put(manifest, scratch)
+    registries.fetch(uri, _MANIFEST_TYPE, blobs, scratch)
+    files = {blob.digest: _blob(scratch, blob.digest) for blob in blobs}
+    files[digest_of(manifest)] = _put(manifest, scratch)
     if index is not None:
         # No layer of the manifest, so copying leaves it out; but it follows from the bundle.
-        hashes = bundle.hashes(blobs[packed], f"app {reference}")
-        made = bundle.index(hashes)
-        if digest_of(made) != index:
-            made = registries.blob(uri, str(index))
-            _check_index(made, hashes, reference)
-        blobs[str(index)] = _put(made, scratch)
+        hashes = bundle.hashes(files[packed], f"app {reference}")
+        index_data = bundle.index(hashes)
+        if digest_of(index_data) != index:
+            index_data = registries.blob(uri, str(index))
+            _check_index(index_data, hashes, reference)
+        files[str(index)] = _put(index_data, scratch)
     name = name_of(reference)
-    text = bundle.read(blobs[packed], COMPOSE_FILE, f"app {name}")
+    text = bundle.read(files[packed], COMPOSE_FILE, f"app {name}")
     services = compose_file.pinned_services(text, name)
-    return App(name, uri, blobs, packed, services)
+    return App(name, uri, files, packed, services)
 
 
 def _check_index(index: bytes, hashes: Mapping[str, str], reference: str) -> None:
@@ -175,8 +175,8 @@ def from_folder(
         "artifactType": "application/vnd.fio+compose-app",
     }
     manifest = json.dumps(document, separators=(",", ":")).encode()
-    uri = f"{_home(services)}/{name}@{digest_of(manifest)}"
-    blobs = {digest_of(each): _put(each, scratch) for each in (manifest, index, _EMPTY)}
+    uri = f"{_registry_path(services)}/{name}@{digest_of(manifest)}"
+    blobs = {digest_of(data): _put(data, scratch) for data in (manifest, index, _EMPTY)}
     blobs[packed] = _blob(scratch, packed)
     return App(name, uri, blobs, packed, services)
 
@@ -187,7 +187,7 @@ def _without_compose_file(folder: Path) -> str:
     return f"an app is a folder with a {COMPOSE_FILE}; other names are not read"
 
 
-def _home(services: Mapping[str, str]) -> str:
+def _registry_path(services: Mapping[str, str]) -> str:
     """Return the registry and factory of an app that was never published: those of an image."""
     first = next(iter(services.values()))
     home = repository(first).rpartition("/")[0]

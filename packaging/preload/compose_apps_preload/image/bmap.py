@@ -47,14 +47,14 @@ def ranges(extents: Iterable[tuple[int, int]], size: int) -> list[Range]:
 def document(size: int, checksums: dict[Range, str]) -> bytes:
     """Return the map of an image of `size` bytes, with the sha256 in hex of each range."""
     lines = []
-    for each, checksum in checksums.items():
-        span = f"{each.first}-{each.last}" if each.first != each.last else str(each.first)
+    for blocks, checksum in checksums.items():
+        span = f"{blocks.first}-{blocks.last}" if blocks.first != blocks.last else str(blocks.first)
         lines.append(f'        <Range chksum="{checksum}"> {span} </Range>')
     fields = {
         "size": size,
         "block": BLOCK,
         "blocks": -(-size // BLOCK),
-        "mapped": sum(each.last - each.first + 1 for each in checksums),
+        "mapped": sum(blocks.last - blocks.first + 1 for blocks in checksums),
         "ranges": "\n".join(lines),
     }
     # The checksum of the file as it is with zeros in the place of the checksum.

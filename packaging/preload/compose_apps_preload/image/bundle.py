@@ -76,22 +76,22 @@ def _files(folder: Path) -> Iterator[Path]:
             f"app {name}: a rule in {_IGNORES} leaves out {COMPOSE_FILE}", "correct the rule"
         )
     packed: set[Path] = set()
-    for each in wanted:
-        path = folder / each
-        relative = Path(each)
+    for entry in wanted:
+        path = folder / entry
+        relative = Path(entry)
         if relative.parts[0] == ".git":
             continue
         try:
-            each.encode()
+            entry.encode()
         except UnicodeEncodeError as error:
             raise PreloadError(
-                f"app {name}: the name of {each!a} is not UTF-8", "rename the file"
+                f"app {name}: the name of {entry!a} is not UTF-8", "rename the file"
             ) from error
         if path.is_symlink():
             _check_link(folder, path, name)
         elif not (path.is_dir() or path.is_file()):
             raise PreloadError(
-                f"app {name}: {each} is neither a file, a folder nor a link",
+                f"app {name}: {entry} is neither a file, a folder nor a link",
                 f"remove it, or name it in {_IGNORES}",
             )
         # A rule may take a file back out of a folder that another one leaves out.

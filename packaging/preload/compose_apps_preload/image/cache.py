@@ -15,7 +15,7 @@ from .. import command
 from . import privilege
 from .progress import megabytes
 
-MOST_BYTES = 20_000_000_000
+MAX_BYTES = 20_000_000_000
 """What is kept; beyond it, what was not used for the longest time goes."""
 
 
@@ -41,14 +41,14 @@ class Cache:
         return cls(Path(base) / "compose-apps-preload")
 
     @contextlib.contextmanager
-    def used(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Use the cache: no other run removes anything meanwhile. Afterwards it is pruned."""
         (self.blobs / "sha256").mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             yield
-            self._shrink(descriptor, MOST_BYTES)
+            self._prune(descriptor, MAX_BYTES)
         finally:
             os.close(descriptor)
 
@@ -96,7 +96,7 @@ class Cache:
             partial.chmod(0o644)
             partial.replace(target)
 
-    def lend(self, digest: str, folder: Path) -> bool:
+    def link(self, digest: str, folder: Path) -> bool:
         """Put a blob into `folder/sha256`, as a link if that can be; False if it is damaged."""
         file, target = self.file(digest), folder / "sha256" / digest.removeprefix("sha256:")
         if target.exists():
@@ -133,24 +133,24 @@ class Cache:
             return True
         descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            return self._shrink(descriptor, 0)
+            return self._prune(descriptor, 0)
         finally:
             os.close(descriptor)
 
-    def _shrink(self, descriptor: int, most: int) -> bool:
+    def _prune(self, descriptor: int, limit: int) -> bool:
         """Remove what was used least recently until at most `most` bytes are left."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         # What killed runs have left.
-        for each in self.blobs.glob("*"):
-            if each.name != "sha256":
-                shutil.rmtree(each) if each.is_dir() else each.unlink()
+        for left in self.blobs.glob("*"):
+            if left.name != "sha256":
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
         found = sorted(self._files())
         total = sum(size for _, size, _ in found)
         for _, size, file in found:
-            if total <= most:
+            if total <= limit:
                 break
             file.unlink(missing_ok=True)
             total -= size
@@ -182,5 +182,5 @@ def run(options: argparse.Namespace) -> int:
         print(f"{cache.folder} is in use: another run goes on")
         return 1
     number, size = cache.size
-    print(f"{cache.folder}: {number} blobs, {megabytes(size)} of at most {megabytes(MOST_BYTES)}")
+    print(f"{cache.folder}: {number} blobs, {megabytes(size)} of at most {megabytes(MAX_BYTES)}")
     return 0

@@ -22,8 +22,8 @@ _HASH_LABEL = "io.compose-spec.config-hash"
 _MERGE = "tag:yaml.org,2002:merge"
 _MAP = "tag:yaml.org,2002:map"
 _STRING = "tag:yaml.org,2002:str"
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_DEEPEST = 100  # nodes in one another, merges and `extends` after one another
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MAX_DEPTH = 100  # nodes in one another, merges and `extends` after one another
 _QUOTED = re.compile(r"([\"'])(.*?)\1\s*(?:#.*)?$")
 _DOTENV = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_.]*)\s*=\s*(.*)")
 
@@ -143,7 +143,7 @@ def _interpolated(text: str, variables: Mapping[str, str], name: str, *, strict:
 
 def _parsed(text: bytes, name: str) -> yaml.Node | None:
     try:
-        return yaml.compose(text, Loader=_Loader)
+        return yaml.compose(text, Loader=_LOADER)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise PreloadError(
             f"app {name}: {COMPOSE_FILE} is not YAML: {error or 'nested too deeply'}", "correct it"
@@ -176,7 +176,7 @@ def _scalars(root: yaml.Node | None, name: str) -> Iterator[yaml.ScalarNode]:
 
 def _pairs(node: Any, name: str, depth: int = 0) -> list[tuple[yaml.Node, yaml.Node]]:
     """Return the pairs of a mapping with its merges (`<<`) written out."""
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         raise _unpinnable(name, "an anchor is merged into itself", "correct it")
     if not isinstance(node, yaml.MappingNode):
         return []
@@ -200,7 +200,7 @@ def _flattened(node: yaml.MappingNode, name: str) -> yaml.MappingNode:
 
 def _get(node: Any, key: str, name: str) -> Any:
     """Return the value of `key` in a mapping; None if there is none, or it is no mapping."""
-    return next((value for each, value in _pairs(node, name) if each.value == key), None)
+    return next((value for name_node, value in _pairs(node, name) if name_node.value == key), None)
 
 
 def _set(node: yaml.MappingNode, key: str, value: yaml.Node) -> None:
@@ -227,7 +227,7 @@ def _extended(
     extends = _get(service, "extends", name)
     if extends is None:
         return None
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         raise _unpinnable(name, "a service extends itself", "correct it")
     wanted = extends if isinstance(extends, yaml.ScalarNode) else _get(extends, "service", name)
     other = _get(extends, "file", name)
@@ -250,9 +250,9 @@ def _labels(node: Any, variables: Mapping[str, str], name: str) -> dict[str, str
     """Return labels with their variables replaced, as publishing writes them."""
     pairs: list[tuple[Any, Any]] = []
     if isinstance(node, yaml.SequenceNode):
-        for each in node.value:
+        for item in node.value:
             key, _, value = (
-                each.value.partition("=") if isinstance(each, yaml.ScalarNode) else (each, "", "")
+                item.value.partition("=") if isinstance(item, yaml.ScalarNode) else (item, "", "")
             )
             pairs.append((key, value))
     else:

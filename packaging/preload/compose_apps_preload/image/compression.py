@@ -20,7 +20,7 @@ _OTHER_ENDINGS = (".7z", ".bz2", ".bmap", ".br", ".lz4", ".lzma", ".qcow2", ".ta
                   ".zip", ".zstd")  # fmt: skip
 _WRITERS = {_XZ: ("xz", "--threads=0", "-1", "--stdout"), _ZSTD: ("zstd", "-T0", "-9", "-q", "-c")}
 _READERS = {_XZ: ("xz", "--decompress", "--stdout"), _ZSTD: ("zstd", "-d", "-q", "-c")}
-_GUESS = 4  # times larger when unpacked
+_ASSUMED_RATIO = 4  # times larger when unpacked
 _CHUNK = 1 << 20
 
 
@@ -64,13 +64,13 @@ def unpacked_size(source: Path) -> int:
     if kind == _GZIP:
         with source.open("rb") as stream:
             stream.seek(-4, os.SEEK_END)
-            told = int.from_bytes(stream.read(4), "little")  # modulo 4 GiB
-        return told if told > size else _GUESS * size
+            recorded = int.from_bytes(stream.read(4), "little")  # modulo 4 GiB
+        return recorded if recorded > size else _ASSUMED_RATIO * size
     if kind == _XZ:
-        listed = tool.run(("xz", "--robot", "--list", "--", str(source)), good=(0, 1)).stdout
+        listed = tool.run(("xz", "--robot", "--list", "--", str(source)), accepted=(0, 1)).stdout
         totals = [line.split(b"\t") for line in listed.splitlines() if line.startswith(b"totals")]
-        return int(totals[0][4]) if totals else _GUESS * size
-    return _GUESS * size
+        return int(totals[0][4]) if totals else _ASSUMED_RATIO * size
+    return _ASSUMED_RATIO * size
 
 
 def unpacked(source: Path) -> Iterator[bytes]:
@@ -87,7 +87,7 @@ def unpacked(source: Path) -> Iterator[bytes]:
     assert kind is not None
     with (
         source.open("rb") as packed,
-        tool.started(
+        tool.start(
             _READERS[kind], stdin=packed, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         ) as process,
     ):
@@ -95,9 +95,9 @@ def unpacked(source: Path) -> Iterator[bytes]:
         assert process.stderr is not None
         while piece := process.stdout.read(_CHUNK):
             yield piece
-        said = process.stderr.read().decode(errors="replace").strip()
+        complaint = process.stderr.read().decode(errors="replace").strip()
         if process.wait():
-            raise _damaged(source, said)
+            raise _damaged(source, complaint)
 
 
 def _damaged(source: Path, why: str) -> PreloadError:
@@ -118,7 +118,7 @@ def packed(target: Path, name: Path) -> Iterator[Callable[[bytes], object]]:
         return
     with (
         target.open("wb") as file,
-        tool.started(
+        tool.start(
             _WRITERS[kind], stdin=subprocess.PIPE, stdout=file, stderr=subprocess.PIPE
         ) as process,
     ):
@@ -134,6 +134,8 @@ def packed(target: Path, name: Path) -> Iterator[Callable[[bytes], object]]:
             raise
         with contextlib.suppress(BrokenPipeError):
             stdin.close()
-        said = process.stderr.read().decode(errors="replace").strip()
+        complaint = process.stderr.read().decode(errors="replace").strip()
         if process.wait():
-            raise PreloadError(f"{name} cannot be packed: {said}", "free some space, or try again")
+            raise PreloadError(
+                f"{name} cannot be packed: {complaint}", "free some space, or try again"
+            )

@@ -15,25 +15,27 @@ from compose_apps_early_start.store import Descriptor, Store, StoreError, Versio
 
 from ..errors import PreloadError
 from . import compose_file, unpacking
+from .bom import BillOfMaterials, ContainerImage, PreloadedApp
 from .docker_contents import DockerContents, DockerError
 from .ext4 import FileSystem
 from .layout import Layout
-from .report import AppReport, ImageReport, Report
 
 
-def check(system: FileSystem, layout: Layout, work: Path, report: Report) -> None:
+def check(system: FileSystem, layout: Layout, work: Path, bom: BillOfMaterials) -> None:
     """Read all that is preloaded in a file system, into `report`. `work` is a scratch folder."""
     try:
-        _Checker(system, layout, work, report).check()
+        _Checker(system, layout, work, bom).check()
     except DockerError as error:
-        report.problems.append(str(error))
+        bom.problems.append(str(error))
 
 
 class _Checker:
     """Fills a report."""
 
-    def __init__(self, system: FileSystem, layout: Layout, work: Path, report: Report) -> None:
-        self._report = report
+    def __init__(
+        self, system: FileSystem, layout: Layout, work: Path, bom: BillOfMaterials
+    ) -> None:
+        self._bom = bom
         copied = Settings(root=work)
         system.dump(f"{layout.var}/sota", work / "var")
         system.dump(f"{layout.docker}/image/overlay2", work / "image")
@@ -50,33 +52,35 @@ class _Checker:
         try:
             self._installed = _installed(copied.installed_versions)
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            report.problems.append(f"installed_versions is damaged: {error}")
+            bom.problems.append(f"installed_versions is damaged: {error}")
         shortlist = system.read(layout.default_apps)
         if shortlist is not None:
-            report.default_apps = names_of(shortlist)
+            bom.default_apps = shortlist_names(shortlist)
 
     def check(self) -> None:
-        report = self._report
+        bom = self._bom
         stores = {"restorable": bool(self._versions), "docker": self._docker.is_filled}
-        report.stores = tuple(name for name, filled in stores.items() if filled)
+        bom.stores = tuple(name for name, filled in stores.items() if filled)
         ready = {each.name for each in self._compose_apps.glob("*") if each.is_dir()}
         for name in sorted(ready | set(self._versions)):
-            report.apps.append(self._app(name, name in ready))
-        if not report.apps:
-            report.problems.append("no app is preloaded")
-        elif not report.stores:
-            report.problems.append("neither store holds an image")
-        for name in report.default_apps or ():
-            if name not in {each.name for each in report.apps}:
-                report.problems.append(f"default-apps names {name!r}, which is not preloaded")
+            bom.apps.append(self._app(name, name in ready))
+        if not bom.apps:
+            bom.problems.append("no app is preloaded")
+        elif not bom.stores:
+            bom.problems.append("neither store holds an image")
+        for name in bom.default_apps or ():
+            if name not in {each.name for each in bom.apps}:
+                bom.problems.append(f"default-apps names {name!r}, which is not preloaded")
 
-    def _app(self, name: str, ready: bool) -> AppReport:
+    def _app(self, name: str, ready: bool) -> PreloadedApp:
         uri = self._installed.get(name)
         versions = self._versions.get(name, ())
-        version = next((each for each in versions if uri is None or each.uri == uri), None)
+        version = next(
+            (candidate for candidate in versions if uri is None or candidate.uri == uri), None
+        )
         services: Mapping[str, str] = {}
         try:
-            if "restorable" in self._report.stores and version is None:
+            if "restorable" in self._bom.stores and version is None:
                 self._problem(name, "it is not in the restorable store")
             if version is not None:
                 self._check_bundle(name, version, ready)
@@ -89,7 +93,7 @@ class _Checker:
             )
             for reference in dict.fromkeys(services.values())
         )
-        return AppReport(name, version.uri if version else uri, ready, images)
+        return PreloadedApp(name, version.uri if version else uri, ready, images)
 
     def _check_bundle(self, name: str, version: Version, ready: bool) -> None:
         manifest = self._store.manifest(version)
@@ -109,17 +113,17 @@ class _Checker:
 
     def _image(
         self, name: str, version: Version | None, reference: str, services: Sequence[str]
-    ) -> ImageReport:
+    ) -> ContainerImage:
         config = architecture = None
         size = 0
         layers: Sequence[str] = ()
         stores = []
-        for store in self._report.stores:
+        for store in self._bom.stores:
             try:
                 if store == "docker":
-                    held = self._docker.check(reference)
-                    config, architecture = held.config, held.architecture
-                    size, layers = size or held.size, layers or held.layers
+                    stored = self._docker.check(reference)
+                    config, architecture = stored.config, stored.architecture
+                    size, layers = size or stored.size, layers or stored.layers
                 elif version is not None:
                     config, architecture, size, layers = self._restorable(reference, version)
                 else:
@@ -128,7 +132,7 @@ class _Checker:
                 self._problem(name, f"{store} store: {reference}: {error}")
             else:
                 stores.append(store)
-        return ImageReport(
+        return ContainerImage(
             *(reference, tuple(services), architecture, config, size, tuple(stores)),
             layers=tuple(layers),
         )
@@ -140,7 +144,7 @@ class _Checker:
             pass
         document = json.loads((self._store.blobs / image.config.sha256).read_bytes())
         try:
-            diff_ids = [str(each) for each in document["rootfs"].get("diff_ids") or ()]
+            diff_ids = [str(digest) for digest in document["rootfs"].get("diff_ids") or ()]
         except (LookupError, TypeError, AttributeError) as error:
             raise StoreError("its config names no layers") from error
         if len(diff_ids) != len(image.layers):
@@ -160,7 +164,7 @@ class _Checker:
         unpacking.check(self._store.chunks(blob, "a layer"), diff)
 
     def _problem(self, name: str, what: str) -> None:
-        self._report.problems.append(f"app {name}: {what}")
+        self._bom.problems.append(f"app {name}: {what}")
 
 
 def _installed(file: Path) -> Mapping[str, str]:
@@ -176,7 +180,7 @@ def _installed(file: Path) -> Mapping[str, str]:
     }
 
 
-def names_of(shortlist: bytes) -> tuple[str, ...]:
+def shortlist_names(shortlist: bytes) -> tuple[str, ...]:
     """Return the names in a shortlist, as the device reads it."""
     lines = shortlist.decode(errors="replace").splitlines()
     words = [word for line in lines for word in re.split(r"[\s,]+", line.partition("#")[0])]

@@ -22,7 +22,7 @@ BLOCK = 4096
 
 _CHUNK = 1 << 20
 _ALIGNMENT = 1 << 20
-_OTHERS = (
+_UNSUPPORTED = (
     (0, b"QFI\xfb", "a qcow2 image: qemu-img convert -O raw makes a raw one of it"),
     (0, b"BZh", "packed by bzip2: unpack it"),
     (0, b"PK\x03\x04", "a zip archive: unpack it"),
@@ -54,28 +54,28 @@ class Partition:
     size: int
     number: int | None = None
     extended: int | None = None
-    room: int | None = None
+    max_size: int | None = None
     label: str = ""
 
-    def inside(self, file: Path) -> "Partition":
+    def in_copy(self, file: Path) -> "Partition":
         """Return the same partition in a copy of the image."""
         return replace(self, file=file)
 
 
-def copy(source: Path, target: Path, shown: Step) -> None:
+def copy(source: Path, target: Path, progress: Step) -> None:
     """Copy an image that is not packed; `source` is only read. Raises `PreloadError`."""
     # Knows of holes, and of file systems that share blocks.
     tool.run(("cp", "--reflink=auto", "--sparse=auto", "--", str(source), str(target)))
     target.chmod(0o644)
-    shown.advance(target.stat().st_size)
+    progress.advance(target.stat().st_size)
 
 
-def unpack(source: Path, target: Path, shown: Step) -> None:
+def unpack(source: Path, target: Path, progress: Step) -> None:
     """Unpack an image, with holes for zeros; `source` is only read. Raises `PreloadError`."""
     with target.open("wb") as stream:
         for piece in compression.unpacked(source):
             write_sparse(stream.fileno(), piece)
-            shown.advance(len(piece))
+            progress.advance(len(piece))
         stream.truncate(os.lseek(stream.fileno(), 0, os.SEEK_CUR))
 
 
@@ -111,17 +111,19 @@ def find_root(file: Path, number: int | None = None) -> Partition:
     with a deployment of OSTree, else the one with `/var`, else the last with ext4.
     Raises `PreloadError` if there is none, or if the image is cut.
     """
-    whole = Superblock.read(file, 0)
-    if whole is not None:
+    superblock = Superblock.read(file, 0)
+    if superblock is not None:
         size = file.stat().st_size
-        if whole.blocks * whole.block_size > size:
-            raise _cut(f"its file system has {whole.blocks * whole.block_size} bytes", size)
+        if superblock.blocks * superblock.block_size > size:
+            raise _truncated(
+                f"its file system has {superblock.blocks * superblock.block_size} bytes", size
+            )
         if number is not None:
             raise PreloadError("the image has no partitions", "leave --partition out")
-        return Partition(file, 0, size, label=whole.label)
+        return Partition(file, 0, size, label=superblock.label)
     partitions = _partitions(file)
     if number is not None:
-        partitions = [each for each in partitions if each.number == number]
+        partitions = [partition for partition in partitions if partition.number == number]
         if not partitions:
             raise PreloadError(f"the image has no partition {number}", "sfdisk --list names them")
     found = [
@@ -130,10 +132,12 @@ def find_root(file: Path, number: int | None = None) -> Partition:
         if (superblock := Superblock.read(file, partition.start)) is not None
     ]
     if not found:
-        kinds = (kind for each in partitions if (kind := _content(file, each.start)))
-        others = ", ".join(dict.fromkeys(kinds))
+        kinds = (
+            kind for partition in partitions if (kind := _unsupported_format(file, partition.start))
+        )
+        formats = ", ".join(dict.fromkeys(kinds))
         raise PreloadError(
-            f"the image has no ext4 file system{f', but {others}' if others else ''}",
+            f"the image has no ext4 file system{f', but {formats}' if formats else ''}",
             "give an ext4 image, or a disk image (.wic) with an ext4 partition",
         )
     labelled = [partition for partition in found if partition.label == ROOT_LABEL]
@@ -154,17 +158,17 @@ def _likelihood(partition: Partition) -> int:
     return 2 if layout.var.startswith(DEPLOY) else 1
 
 
-def _content(file: Path, start: int) -> str | None:
+def _unsupported_format(file: Path, start: int) -> str | None:
     """Return what begins at an offset, if it is something that we know and cannot use."""
     with file.open("rb") as stream:
-        for offset, magic, name in _OTHERS:
+        for offset, magic, name in _UNSUPPORTED:
             stream.seek(start + offset)
             if stream.read(len(magic)) == magic:
                 return name
     return None
 
 
-def _cut(what: str, size: int) -> PreloadError:
+def _truncated(what: str, size: int) -> PreloadError:
     return PreloadError(
         f"the image is cut: {what}, the file {size}", "download or build it again, whole"
     )
@@ -172,23 +176,25 @@ def _cut(what: str, size: int) -> PreloadError:
 
 def _partitions(file: Path) -> list[Partition]:
     """Return all partitions, in the order in which they lie on the disk."""
-    other = _content(file, 0)
-    if other is not None:
-        raise PreloadError(f"the image is {other}", "give a raw disk image (.wic) or ext4 image")
-    done = tool.run(("sfdisk", "--json", str(file)), good=(0, 1))
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().replace("\n", " ")
+    unsupported = _unsupported_format(file, 0)
+    if unsupported is not None:
         raise PreloadError(
-            f"the image has neither an ext4 file system nor a partition table: {said}",
+            f"the image is {unsupported}", "give a raw disk image (.wic) or ext4 image"
+        )
+    done = tool.run(("sfdisk", "--json", str(file)), accepted=(0, 1))
+    if done.returncode:
+        output = done.stderr.decode(errors="replace").strip().replace("\n", " ")
+        raise PreloadError(
+            f"the image has neither an ext4 file system nor a partition table: {output}",
             "give an ext4 image, or a disk image (.wic) with an ext4 partition",
         )
     table: dict[str, Any] = json.loads(done.stdout)["partitiontable"]
     sector = int(table.get("sectorsize", 512))
     entries = sorted(table.get("partitions", ()), key=lambda entry: int(entry["start"]))
     if table.get("label") == "dos" and any(entry["type"] == _PROTECTIVE for entry in entries):
-        said = done.stderr.decode(errors="replace").strip()
+        output = done.stderr.decode(errors="replace").strip()
         raise PreloadError(
-            f"the image is cut, or its partition table (GPT) is damaged: {said}",
+            f"the image is cut, or its partition table (GPT) is damaged: {output}",
             "download or build it again, whole",
         )
     extended = next((entry for entry in entries if entry["type"] in _EXTENDED), None)
@@ -198,10 +204,10 @@ def _partitions(file: Path) -> list[Partition]:
             continue
         number = _number(entry)
         logical = extended is not None and number > 4
-        later = [int(other["start"]) for other in entries if other["start"] > entry["start"]]
+        later = [int(behind["start"]) for behind in entries if behind["start"] > entry["start"]]
         start, size = int(entry["start"]) * sector, int(entry["size"]) * sector
         if start + size > file.stat().st_size:
-            raise _cut(f"partition {number} ends at byte {start + size}", file.stat().st_size)
+            raise _truncated(f"partition {number} ends at byte {start + size}", file.stat().st_size)
         found.append(
             Partition(
                 file,
@@ -230,10 +236,10 @@ def enlarge(partition: Partition, size: int) -> Partition:
     if partition.number is None:
         os.truncate(partition.file, size)
         return replace(partition, size=size)
-    if partition.room is not None and size > partition.room:
+    if partition.max_size is not None and size > partition.max_size:
         raise PreloadError(
-            f"partition {partition.number} needs {size} bytes, but has room for {partition.room} "
-            "before the next one",
+            f"partition {partition.number} needs {size} bytes, but has room for "
+            f"{partition.max_size} before the next one",
             "build the image with the root file system last, or with more free space in it",
         )
     least = partition.start + size + _ALIGNMENT  # behind it lies the copy of a GPT

@@ -33,7 +33,7 @@ class DockerError(Exception):
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredImage:
     """An image that is in docker's store: its config's digest, and what it unpacks to in bytes."""
 
     config: str
@@ -58,7 +58,9 @@ class DockerContents:
         if file.is_file():
             try:
                 for references in json.loads(file.read_bytes())["Repositories"].values():
-                    self._references |= {str(key): str(each) for key, each in references.items()}
+                    self._references |= {
+                        str(key): str(config) for key, config in references.items()
+                    }
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise DockerError(f"docker's {file.name} is damaged: {error}") from error
 
@@ -67,7 +69,7 @@ class DockerContents:
         """Whether any image is in it."""
         return bool(self._references)
 
-    def check(self, reference: str) -> Held:
+    def check(self, reference: str) -> StoredImage:
         """Read all of the image that a compose file pins; raises `DockerError`."""
         config = self._references.get(_familiar(reference))
         if config is None:
@@ -88,7 +90,7 @@ class DockerContents:
             if chain not in self._layers:
                 self._layers[chain] = self._check_layer(chain, diff)
             size += self._layers[chain]
-        return Held(config, str(document.get("architecture")), size, tuple(diff_ids))
+        return StoredImage(config, str(document.get("architecture")), size, tuple(diff_ids))
 
     def _check_layer(self, chain: str, diff: str) -> int:
         """Read all of a layer; returns the size of its archive in bytes."""
@@ -96,7 +98,7 @@ class DockerContents:
         target = self._scratch / "layer"
         try:
             cache = (record / "cache-id").read_text()
-            told = (record / "diff").read_text()
+            recorded = (record / "diff").read_text()
             if not _FOLDER.fullmatch(cache):
                 raise ValueError(f"{cache!r} is no name of a folder")
             self._dump(f"overlay2/{cache}/diff", target)
@@ -108,7 +110,7 @@ class DockerContents:
             raise DockerError(f"layer {diff} is incomplete: {error}") from error
         finally:
             shutil.rmtree(target, ignore_errors=True)
-        if told != diff or f"sha256:{digest.hexdigest()}" != diff:
+        if recorded != diff or f"sha256:{digest.hexdigest()}" != diff:
             raise DockerError(f"layer {diff} is damaged")
         return size
 

@@ -25,7 +25,7 @@ _PROGRAMS = ("dockerd", "containerd")
 _PACKAGES = ("docker.io", "pigz")
 _LISTED = re.compile(r"^'[^']+' (\S+\.deb) (\d+)", re.MULTILINE)
 _INSTALL = "install docker (Debian and Ubuntu: apt-get install docker.io)"
-_WITHOUT = "leave docker's store out with --no-docker-store"
+_WITHOUT_STORE = "leave docker's store out with --no-docker-store"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def find() -> Engine | Download:
     return Download(tuple(sorted(name for name, _ in found)), sum(int(size) for _, size in found))
 
 
-def fetched(download: Download) -> Engine:
+def fetch(download: Download) -> Engine:
     """Fetch and unpack an engine, unless that is done already; raises `PreloadError`."""
     folder = download.folder
     if not folder.is_dir():
@@ -85,8 +85,8 @@ def fetched(download: Download) -> Engine:
             partial = Path(scratch)
             (partial / "archives/partial").mkdir(parents=True)
             with (
-                step("fetching dockerd", download.size) as shown,
-                growing(partial / "archives", shown),
+                step("fetching dockerd", download.size) as progress,
+                growing(partial / "archives", progress),
             ):
                 _apt("--download-only", archives=partial / "archives")
             for package in (partial / "archives").glob("*.deb"):
@@ -96,11 +96,12 @@ def fetched(download: Download) -> Engine:
         for old in FOLDER.glob("engine-*"):
             if old != folder:
                 shutil.rmtree(old, ignore_errors=True)
-    programs = [str(folder / each) for each in ("usr/bin", "usr/sbin", "sbin")]
-    libraries = [str(each) for each in (folder / "usr/lib", folder / "lib") if each.is_dir()]
-    libraries += [str(each) for each in folder.glob("*lib/*-linux-*")]
-    libraries += [str(each) for each in folder.glob("usr/lib/*-linux-*")]
-    return Engine(os.pathsep.join([*programs, tool.PATH]), os.pathsep.join(libraries))
+    programs = [folder / name for name in ("usr/bin", "usr/sbin", "sbin")]
+    libraries = [path for path in (folder / "usr/lib", folder / "lib") if path.is_dir()]
+    libraries += [*folder.glob("*lib/*-linux-*"), *folder.glob("usr/lib/*-linux-*")]
+    return Engine(
+        os.pathsep.join([*map(str, programs), tool.PATH]), os.pathsep.join(map(str, libraries))
+    )
 
 
 def _apt(mode: str, *, archives: Path) -> subprocess.CompletedProcess[bytes]:
@@ -118,5 +119,5 @@ def _apt(mode: str, *, archives: Path) -> subprocess.CompletedProcess[bytes]:
     except PreloadError as error:
         raise PreloadError(
             f"docker's store needs dockerd, which apt cannot fetch: {error}",
-            f"run apt-get update, or {_INSTALL}, or {_WITHOUT}",
+            f"run apt-get update, or {_INSTALL}, or {_WITHOUT_STORE}",
         ) from error

@@ -23,25 +23,25 @@ from .docker_engine import Download, Engine
 from .oci import Image
 from .progress import step
 
-PARTS = ("image", "overlay2")
+IMAGE_FOLDERS = ("image", "overlay2")
 """What of docker's data root is an image's: the rest belongs to one device."""
 
 _DOCKER_HUB = "docker.io"
 _START_SECONDS = 60.0
-_SIDE_BY_SIDE = 2  # images; dockerd fetches three layers of each at a time
+_PARALLEL_PULLS = 2  # images; dockerd fetches three layers of each at a time
 _SCRIPT = Path(__file__).with_name("dockerd.sh")
 
 
 def check() -> Engine | Download:
     """Return the engine that will be used; raises `PreloadError` if the store cannot be made."""
     if not privilege.is_root():
-        program = Path(sys.argv[0]).resolve()
-        itself = [sys.executable, "-m", "compose_apps_preload"]
-        itself = itself if program.name == "__main__.py" else [str(program)]
-        again = shlex.join(["sudo", *itself, *sys.argv[1:]])
+        script = Path(sys.argv[0]).resolve()
+        program = [sys.executable, "-m", "compose_apps_preload"]
+        program = program if script.name == "__main__.py" else [str(script)]
+        command = shlex.join(["sudo", *program, *sys.argv[1:]])
         raise PreloadError(
             "docker's store can only be made as root",
-            f"run {again}, or leave the store out with --no-docker-store",
+            f"run {command}, or leave the store out with --no-docker-store",
         )
     tool.check("unshare", "setpriv", "mount")
     with privilege.root():
@@ -59,7 +59,7 @@ def filled(
     images = list(images)
     with privilege.root():
         if isinstance(engine, Download):
-            engine = docker_engine.fetched(engine)
+            engine = docker_engine.fetch(engine)
         folder.mkdir()
         with _dockerd(engine, images, blobs, folder) as client:
 
@@ -67,7 +67,7 @@ def filled(
                 with step(f"docker pull {image.reference}"):
                     _pull(client, image)
 
-            with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+            with ThreadPoolExecutor(_PARALLEL_PULLS) as pool:
                 list(pool.map(pull, images))
         yield folder / "data"
 
@@ -141,9 +141,9 @@ def _client(process: subprocess.Popen[bytes], log: Path) -> Any:
                 client.ping()
                 return client
         time.sleep(0.05)
-    said = log.read_text(errors="replace").strip().splitlines()
+    log_lines = log.read_text(errors="replace").strip().splitlines()
     raise PreloadError(
-        f"docker's store cannot be made: dockerd did not start: {' / '.join(said[-3:])}",
+        f"docker's store cannot be made: dockerd did not start: {' / '.join(log_lines[-3:])}",
         "docker's overlay2 needs a plain file system (ext4, xfs) for the output, no overlay or "
         "network file system; the restorable store alone needs no dockerd: --no-docker-store",
     )

@@ -75,7 +75,7 @@ class Tree:
 
 
 @dataclass(frozen=True)
-class Need:
+class Usage:
     """What trees take: blocks of the file system, and inodes."""
 
     blocks: int
@@ -108,11 +108,11 @@ class FileSystem:
     def check(self) -> None:
         """Raise `PreloadError`, with e2fsck's words, if it is damaged; its journal is replayed."""
         cwd = self._file.parent
-        tool.run(("e2fsck", "-E", "journal_only", "-y", self._device), cwd=cwd, good=(0, 1))
-        done = tool.run(("e2fsck", "-f", "-n", self._device), cwd=cwd, good=range(256))
+        tool.run(("e2fsck", "-E", "journal_only", "-y", self._device), cwd=cwd, accepted=(0, 1))
+        done = tool.run(("e2fsck", "-f", "-n", self._device), cwd=cwd, accepted=range(256))
         if done.returncode:
-            said = [line for line in done.stdout.decode(errors="replace").splitlines() if line]
-            found = [line for line in said if not line.startswith(("e2fsck", "Pass "))]
+            output = [line for line in done.stdout.decode(errors="replace").splitlines() if line]
+            found = [line for line in output if not line.startswith(("e2fsck", "Pass "))]
             raise PreloadError(
                 f"the image's root file system is damaged; e2fsck says: {' / '.join(found[:4])}",
                 "build or download the image again; nothing was repaired",
@@ -121,7 +121,7 @@ class FileSystem:
     def repair(self) -> None:
         """Put right what writing has left, counters above all; raises `PreloadError` for more."""
         # 1: errors were corrected.
-        tool.run(("e2fsck", "-f", "-y", self._device), cwd=self._file.parent, good=(0, 1))
+        tool.run(("e2fsck", "-f", "-y", self._device), cwd=self._file.parent, accepted=(0, 1))
 
     def resize(self, size: int) -> None:
         """Make it `size` bytes large; only for a file that is nothing but this file system."""
@@ -133,11 +133,11 @@ class FileSystem:
         """Yield the blocks that are not in use, as (first, last)."""
         # dumpe2fs from 1.47.1 on takes a name with an offset for LABEL=…: give it a file system
         # that begins with its file, of which only what describes it need be there.
-        described = scratch / "described"
-        argv = ("e2image", "-r", "-o", str(self._offset), self._file.name, str(described))
+        metadata_only = scratch / "described"
+        argv = ("e2image", "-r", "-o", str(self._offset), self._file.name, str(metadata_only))
         tool.run(argv, cwd=self._file.parent)
-        listing = tool.run(("dumpe2fs", described.name), cwd=scratch).stdout
-        described.unlink()
+        listing = tool.run(("dumpe2fs", metadata_only.name), cwd=scratch).stdout
+        metadata_only.unlink()
         for line in re.findall(rb"^ +Free blocks: (.*)$", listing, re.MULTILINE):
             for word in line.replace(b",", b" ").split():
                 first, _, last = word.partition(b"-")
@@ -151,7 +151,7 @@ class FileSystem:
 
     def _entries(self, folder: str) -> dict[str, tuple[int, int]]:
         """Return the entries of a folder: modes, and sizes in bytes."""
-        done = self._ask(b"ls -p " + _quoted(os.fsencode(folder)), check=False)
+        done = self._query(b"ls -p " + _quoted(os.fsencode(folder)), check=False)
         found = {}
         for line in done.splitlines():
             match = _LIST.match(line)
@@ -165,19 +165,19 @@ class FileSystem:
         mode, size = self._entries(folder or "/").get(name, (0, 0))
         if not stat.S_ISREG(mode):
             return None
-        return self._ask(b"cat " + _quoted(os.fsencode(path)), check=True)[:size]
+        return self._query(b"cat " + _quoted(os.fsencode(path)), check=True)[:size]
 
     def dump(self, folder: str, target: Path) -> None:
         """Copy a folder out of the file system, into the folder `target`, made if need be."""
         target.mkdir(parents=True, exist_ok=True)
         # Not checked: who is not root cannot give away what is his, and debugfs regrets that.
         request = b"rdump %s %s" % (_quoted(os.fsencode(folder)), _quoted(bytes(target)))
-        self._ask(request, check=False)
+        self._query(request, check=False)
         inline = self.superblock.has_inline_data
         for parent, folders, files in os.walk(target):
             if inline:
                 inside = Path(folder).parent / Path(parent).relative_to(target)
-                self._cut_inline(Path(parent), files, str(inside))
+                self._truncate_inline(Path(parent), files, str(inside))
             # Whoever is not root could not read all of it, nor remove it.
             for name in (*folders, *files):
                 path = Path(parent, name)
@@ -187,7 +187,7 @@ class FileSystem:
                 elif stat.S_ISREG(mode) and not mode & 0o400:
                     path.chmod(0o600)
 
-    def _cut_inline(self, parent: Path, files: Iterable[str], inside: str) -> None:
+    def _truncate_inline(self, parent: Path, files: Iterable[str], inside: str) -> None:
         """Give files back the size that debugfs rounds up."""
         rounded = [name for name in files if (parent / name).lstat().st_size == _INLINE_BYTES]
         entries = self._entries(inside) if rounded else {}
@@ -235,10 +235,10 @@ class FileSystem:
         script = scratch / "debugfs-commands"
         lines = [b"ls -p " + _quoted(os.fsencode(folder)) + b"\n" for folder in folders]
         script.write_bytes(b"".join(lines))
-        said = self._run_debugfs(("-f", str(script)), check=True)
+        output = self._run_debugfs(("-f", str(script)), check=True)
         found: dict[str, dict[str, int]] = {}
         left = iter(folders)
-        for line in said.splitlines():
+        for line in output.splitlines():
             match = _LIST.match(line)
             if match is None:
                 if line.startswith(b"debugfs: ls -p "):  # it repeats each command
@@ -259,7 +259,7 @@ class FileSystem:
                     stream.write(line + b"\n")
             self._run_debugfs(("-w", "-f", str(commands)), check=True)
 
-    def _ask(self, request: bytes, *, check: bool) -> bytes:
+    def _query(self, request: bytes, *, check: bool) -> bytes:
         """Run one command that only reads, and return what it says."""
         return self._run_debugfs((b"-R", request), check=check)
 
@@ -275,7 +275,7 @@ class FileSystem:
         return done.stdout
 
 
-def need(trees: Iterable[Tree], block_size: int) -> Need:
+def usage(trees: Iterable[Tree], block_size: int) -> Usage:
     """Return what trees take in a file system of this block size, in bytes."""
     blocks = inodes = 0
     for tree in trees:
@@ -283,7 +283,7 @@ def need(trees: Iterable[Tree], block_size: int) -> Need:
         for _, entries in _walk(tree):
             inodes += 1
             # An entry in a folder takes its name and up to 11 bytes more.
-            blocks += 1 + sum(len(os.fsencode(each.name)) + 11 for each in entries) // block_size
+            blocks += 1 + sum(len(os.fsencode(entry.name)) + 11 for entry in entries) // block_size
             for entry in entries:
                 found = entry.stat(follow_symlinks=False)
                 if entry.is_dir(follow_symlinks=False) or found.st_ino in seen:
@@ -293,7 +293,7 @@ def need(trees: Iterable[Tree], block_size: int) -> Need:
                 inodes += 1
                 blocks += -(-found.st_size // block_size)
     # For the blocks that say where the blocks of large files are, and for attributes.
-    return Need(blocks + blocks // 100, inodes)
+    return Usage(blocks + blocks // 100, inodes)
 
 
 def _walk(tree: Tree) -> Iterator[tuple[Path, list["os.DirEntry[str]"]]]:
@@ -302,11 +302,11 @@ def _walk(tree: Tree) -> Iterator[tuple[Path, list["os.DirEntry[str]"]]]:
     while folders:
         folder = folders.pop()
         with os.scandir(folder) as scanned:
-            entries = sorted(scanned, key=lambda each: each.name)
+            entries = sorted(scanned, key=lambda entry: entry.name)
         if folder == tree.source and tree.names is not None:
-            entries = [each for each in entries if each.name in tree.names]
+            entries = [entry for entry in entries if entry.name in tree.names]
         yield folder, entries
-        folders += [Path(each) for each in entries if each.is_dir(follow_symlinks=False)]
+        folders += [Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 class _Writer:
@@ -320,10 +320,10 @@ class _Writer:
         self._attributes = 0
 
     def lines(self) -> Iterator[bytes]:
-        yield from self._top()
+        yield from self._make_parents()
         there = {self._tree.source}
         for folder, entries in _walk(self._tree):
-            at = self._inside(folder)
+            at = self._path_inside(folder)
             old = self._system.names(os.fsdecode(at)) if folder in there else {}
             yield b"cd %s" % _quoted(at)
             for entry in entries:
@@ -337,7 +337,7 @@ class _Writer:
         for paths in self._links.values():
             yield b"sif %s links_count %d" % (_quoted(paths[0]), len(paths))
 
-    def _top(self) -> Iterator[bytes]:
+    def _make_parents(self) -> Iterator[bytes]:
         """Make the folder at which the tree is to lie, and its parents."""
         path = ""
         missing = False
@@ -347,9 +347,9 @@ class _Writer:
             if missing:
                 yield b"mkdir %s" % _quoted(os.fsencode(path))
         if missing:
-            yield from self._owned(_quoted(os.fsencode(path)), self._tree.source.stat())
+            yield from self._metadata(_quoted(os.fsencode(path)), self._tree.source.stat())
 
-    def _inside(self, folder: Path) -> bytes:
+    def _path_inside(self, folder: Path) -> bytes:
         relative = bytes(folder.relative_to(self._tree.source))
         top = os.fsencode(self._tree.at)
         return top if relative == b"." else top + b"/" + relative
@@ -379,10 +379,10 @@ class _Writer:
             yield b"mknod %s p" % _quoted(name)
         else:
             return  # a socket, of a daemon that is gone
-        yield from self._owned(_filespec(name), found)
-        yield from self._extended(_filespec(name), entry.path)
+        yield from self._metadata(_filespec(name), found)
+        yield from self._extended_attributes(_filespec(name), entry.path)
 
-    def _owned(self, filespec: bytes, found: os.stat_result) -> Iterator[bytes]:
+    def _metadata(self, filespec: bytes, found: os.stat_result) -> Iterator[bytes]:
         yield b"sif %s mode 0%o" % (filespec, found.st_mode)
         yield b"sif %s mtime @%d" % (filespec, int(found.st_mtime))
         if not self._tree.owned_by_root:
@@ -390,7 +390,7 @@ class _Writer:
                 if value:
                     yield b"sif %s %s %d" % (filespec, field.encode(), value)
 
-    def _extended(self, filespec: bytes, path: str) -> Iterator[bytes]:
+    def _extended_attributes(self, filespec: bytes, path: str) -> Iterator[bytes]:
         if self._tree.owned_by_root:
             return
         for name in os.listxattr(path, follow_symlinks=False):

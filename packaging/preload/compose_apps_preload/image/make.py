@@ -15,7 +15,7 @@ from ..configuration import factory_config, resolve
 from ..configuration.factory_config import BUILDS, Build
 from ..errors import PreloadError, UsageError
 from . import app, platforms, privilege, targets
-from .preloader import SPARE_BYTES, Wish, make
+from .preloader import SPARE_BYTES, Request, make
 
 
 def add_command(commands: command.Subparsers) -> None:
@@ -111,9 +111,9 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--targets and --target go together", "give both")
     sources = list(options.apps)
     if options.targets:
-        given = {app.name_of(source) for source in sources}
-        found = targets.apps(options.targets, options.target)
-        sources += (uri for name, uri in found.items() if name not in given)
+        names = {app.name_of(source) for source in sources}
+        target_apps = targets.apps(options.targets, options.target)
+        sources += (uri for name, uri in target_apps.items() if name not in names)
     if options.factory_config:
         if not options.ref or not options.build:
             raise UsageError("--factory-config needs --ref and --build", "give all three")
@@ -126,7 +126,7 @@ def run(options: argparse.Namespace) -> int:
             "apps of type compose have their images in docker's store only",
             "leave --no-docker-store out, or take --app-type restorable",
         )
-    wish = Wish(
+    request = Request(
         source=options.source,
         target=options.output,
         sources=tuple(sources),
@@ -143,8 +143,8 @@ def run(options: argparse.Namespace) -> int:
         variables={**os.environ, **dict(options.env)},
     )
     os.umask(0o022)  # what is staged gets into the image with its modes
-    with _ended_by_signals():
-        make(wish)
+    with _interrupted_by_signals():
+        make(request)
     return 0
 
 
@@ -188,15 +188,15 @@ def from_factory_config(
 
 
 @contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def _interrupted_by_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end this like Ctrl-C does: nothing is left behind."""
 
     def end(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    old = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    handlers = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        for number, handler in old.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

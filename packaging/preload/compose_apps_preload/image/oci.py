@@ -55,13 +55,15 @@ def find(reference: str, wanted: Platform, registries: Registries) -> Image:
     media_type = document.get("mediaType") or f"{_OCI}.manifest.v1+json"
     try:
         found = (document["config"], *(document.get("layers") or ()))
-        blobs = tuple(dict.fromkeys(Blob(str(each["digest"]), int(each["size"])) for each in found))
+        blobs = tuple(
+            dict.fromkeys(Blob(str(entry["digest"]), int(entry["size"])) for entry in found)
+        )
     except (LookupError, TypeError, ValueError) as error:
         raise _damaged(reference, "manifest") from error
     manifest = f"{skopeo.repository(reference)}@{skopeo.digest_of(documents[-1])}"
     if platform is None:
         config = _parsed(registries.config(manifest, blobs[0].digest), reference)
-        platform = platforms.of(config)
+        platform = platforms.from_document(config)
         if platform is None or platform not in platforms.accepted(wanted):
             raise _lacks(reference, wanted, [platform] if platform else [])
     return Image(reference, tuple(documents), str(media_type), platform, blobs)
@@ -101,7 +103,7 @@ def _child(index: dict[str, Any], reference: str, wanted: Platform) -> tuple[Pla
     found: dict[Platform, str] = {}
     try:
         for entry in index["manifests"]:
-            platform = platforms.of(entry.get("platform") or {})
+            platform = platforms.from_document(entry.get("platform") or {})
             if platform is not None:  # attestations have "unknown"
                 found.setdefault(platform, str(entry["digest"]))
     except (LookupError, TypeError, AttributeError) as error:

@@ -14,7 +14,7 @@ from .progress import Step, step
 
 Sink = Callable[[bytes], object]
 _CHUNK = 1 << 20
-_ZEROS = bytes(_CHUNK)
+_ZERO_CHUNK = bytes(_CHUNK)
 
 
 def bmap_name(target: Path) -> Path:
@@ -29,30 +29,30 @@ def publish(image: Path, partition: Partition, target: Path, work: Path) -> None
     `partition` is the root file system in it: its free blocks need not be written.
     Raises OSError or `PreloadError`; there is nothing at `target` then that was not there before.
     """
-    packs = compression.of_name(target) is not None
+    compresses = compression.of_name(target) is not None
     size = image.stat().st_size
     ranges = bmap.ranges(_used(image, partition, work), size)
     packed = work / "packed"
     checksums = {}
     with (
-        step("compressing" if packs else "making the block map", size) as shown,
+        step("compressing" if compresses else "making the block map", size) as progress,
         contextlib.ExitStack() as stack,
         image.open("rb") as source,
     ):
-        sink = stack.enter_context(compression.packed(packed, target)) if packs else None
+        sink = stack.enter_context(compression.packed(packed, target)) if compresses else None
         position = 0
-        for each in ranges:
-            _zeros(each.first * bmap.BLOCK - position, sink, shown)
-            position = min((each.last + 1) * bmap.BLOCK, size)
-            checksums[each] = _passed(source, each.first * bmap.BLOCK, position, sink, shown)
-        _zeros(size - position, sink, shown)
-    described = work / "bmap"
-    described.write_bytes(bmap.document(size, checksums))
-    finished = packed if packs else image
-    for file in (described, finished):
+        for blocks in ranges:
+            _write_zeros(blocks.first * bmap.BLOCK - position, sink, progress)
+            position = min((blocks.last + 1) * bmap.BLOCK, size)
+            checksums[blocks] = _copy(source, blocks.first * bmap.BLOCK, position, sink, progress)
+        _write_zeros(size - position, sink, progress)
+    block_map = work / "bmap"
+    block_map.write_bytes(bmap.document(size, checksums))
+    finished = packed if compresses else image
+    for file in (block_map, finished):
         _sync(file)
     # The image comes last: with it, all is there.
-    described.replace(bmap_name(target))
+    block_map.replace(bmap_name(target))
     finished.replace(target)
     _sync(target.parent)
 
@@ -74,7 +74,7 @@ def _used(image: Path, partition: Partition, work: Path) -> Iterator[tuple[int, 
     yield partition.start + position * block, partition.start + superblock.blocks * block
 
 
-def _passed(source: IO[bytes], begin: int, end: int, sink: Sink | None, shown: Step) -> str:
+def _copy(source: IO[bytes], begin: int, end: int, sink: Sink | None, progress: Step) -> str:
     """Pass a range on, and return its sha256 in hex."""
     digest = hashlib.sha256()
     source.seek(begin)
@@ -84,14 +84,14 @@ def _passed(source: IO[bytes], begin: int, end: int, sink: Sink | None, shown: S
         if sink:
             sink(chunk)
         begin += len(chunk)
-        shown.advance(len(chunk))
+        progress.advance(len(chunk))
     return digest.hexdigest()
 
 
-def _zeros(size: int, sink: Sink | None, shown: Step) -> None:
-    shown.advance(size)
+def _write_zeros(size: int, sink: Sink | None, progress: Step) -> None:
+    progress.advance(size)
     while sink and size > 0:
-        sink(_ZEROS[: min(_CHUNK, size)])
+        sink(_ZERO_CHUNK[: min(_CHUNK, size)])
         size -= _CHUNK
 
 

@@ -16,14 +16,14 @@ from pathlib import Path
 
 _PIECE = 1 << 20  # bytes that one processor compresses at a time
 _WINDOW = 32 << 10  # so far back a piece may point into the ones before
-_MOST_PROCESSORS = 8  # what is under way is held in memory
+_MAX_PROCESSORS = 8  # what is under way is held in memory
 # Neither name nor time: the same image gives the same bytes.
 _HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\x03"
 _EMPTY_LAST_BLOCK = b"\x03\0"
 # Programs and libraries: 66 MB/s to 35.1 %; gzip's own 6 gives 27 MB/s to 33.6 %.
 _LEVEL = 4
 _SAMPLE, _EVERY = 4 << 10, 128 << 10  # bytes of a piece that tell whether it is worth it
-_WORTH = 0.95
+_WORTHWHILE_RATIO = 0.95
 
 
 @contextmanager
@@ -32,8 +32,8 @@ def gzipped(target: Path) -> Iterator[Callable[[bytes], None]]:
 
     The file is complete when the context ends without an error. Raises OSError.
     """
-    processors = min(os.cpu_count() or 1, _MOST_PROCESSORS)
-    under_way: deque[Future[bytes]] = deque()
+    processors = min(os.cpu_count() or 1, _MAX_PROCESSORS)
+    in_flight: deque[Future[bytes]] = deque()
     piece = bytearray()
     checksum = size = 0
     before = b""
@@ -44,21 +44,21 @@ def gzipped(target: Path) -> Iterator[Callable[[bytes], None]]:
         piece.clear()
         checksum = zlib.crc32(data, checksum)
         size += len(data)
-        under_way.append(pool.submit(_deflated, data, before))
+        in_flight.append(pool.submit(_deflated, data, before))
         before = data[-_WINDOW:]
 
     def write(data: bytes) -> None:
         piece.extend(data)
         if len(piece) >= _PIECE:
             submit()
-        if len(under_way) > 2 * processors:
-            file.write(under_way.popleft().result())
+        if len(in_flight) > 2 * processors:
+            file.write(in_flight.popleft().result())
 
     with target.open("wb") as file, ThreadPoolExecutor(processors) as pool:
         file.write(_HEADER)
         yield write
         submit()
-        file.writelines(each.result() for each in under_way)
+        file.writelines(block.result() for block in in_flight)
         file.write(_EMPTY_LAST_BLOCK + struct.pack("<II", checksum, size & 0xFFFFFFFF))
 
 
@@ -71,4 +71,4 @@ def _deflated(data: bytes, before: bytes) -> bytes:
 
 def _is_worth_it(data: bytes) -> bool:
     sample = b"".join(data[at : at + _SAMPLE] for at in range(0, len(data), _EVERY))
-    return len(zlib.compress(sample, zlib.Z_BEST_SPEED)) <= _WORTH * len(sample)
+    return len(zlib.compress(sample, zlib.Z_BEST_SPEED)) <= _WORTHWHILE_RATIO * len(sample)

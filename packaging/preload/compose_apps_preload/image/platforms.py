@@ -38,7 +38,7 @@ class Platform:
 def parse(text: str) -> Platform:
     """Parse what a person names a platform; raises `UsageError`."""
     words = text.lower().removeprefix("linux/").split("/")
-    found = _normal(*words) if 1 <= len(words) <= 2 else None
+    found = _normalized(*words) if 1 <= len(words) <= 2 else None
     if found is None or found.architecture not in KNOWN:
         raise UsageError(
             f"{text!r} is no architecture of Linux devices", f"name one of {', '.join(KNOWN)}"
@@ -46,24 +46,24 @@ def parse(text: str) -> Platform:
     return found
 
 
-def of(described: Mapping[str, Any]) -> Platform | None:
+def from_document(described: Mapping[str, Any]) -> Platform | None:
     """Return the platform in an index or a config; None if it is not of Linux."""
     architecture = described.get("architecture")
     if described.get("os") != "linux" or not isinstance(architecture, str):
         return None
-    return _normal(architecture, str(described.get("variant") or ""))
+    return _normalized(architecture, str(described.get("variant") or ""))
 
 
 def accepted(wanted: Platform) -> Sequence[Platform]:
     """Return what runs on `wanted`, the best first; source: containerd/platforms, `Only`."""
     if wanted.architecture == "arm":
         newest = int(wanted.variant[1:])
-        return [Platform("arm", f"v{each}") for each in range(newest, 4, -1)] or [wanted]
+        return [Platform("arm", f"v{level}") for level in range(newest, 4, -1)] or [wanted]
     if wanted == Platform("arm64"):
-        return [wanted, *(Platform("arm", f"v{each}") for each in range(8, 4, -1))]
+        return [wanted, *(Platform("arm", f"v{level}") for level in range(8, 4, -1))]
     if wanted.architecture == "amd64":
         newest = int(wanted.variant[1:] or 1)
-        older = [Platform("amd64", f"v{each}") for each in range(newest, 1, -1)]
+        older = [Platform("amd64", f"v{level}") for level in range(newest, 1, -1)]
         return [*older, Platform("amd64"), Platform("386")]
     return [wanted]
 
@@ -75,7 +75,7 @@ def of_program(data: bytes) -> str | None:
     return _MACHINES.get(int.from_bytes(data[18:20], "little" if data[5] == 1 else "big"))
 
 
-def _normal(architecture: str, variant: str = "") -> Platform:
+def _normalized(architecture: str, variant: str = "") -> Platform:
     implied = ""
     architecture = architecture.lower()
     if architecture in _NAMES:

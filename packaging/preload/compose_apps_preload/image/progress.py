@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _REDRAW_SECONDS = 0.1
-_BAR = 24
+_BAR_WIDTH = 24
 
 
 class Step:
@@ -35,7 +35,7 @@ class Step:
         if not self._total:
             return f"{self._name}, {megabytes(self._done)}"
         share = min(1.0, self._done / self._total)
-        bar = ("#" * round(share * _BAR)).ljust(_BAR, ".")
+        bar = ("#" * round(share * _BAR_WIDTH)).ljust(_BAR_WIDTH, ".")
         return f"{self._name} [{bar}] {megabytes(self._done)} of {megabytes(self._total)}"
 
     def end(self, seconds: float) -> None:
@@ -48,14 +48,14 @@ class Step:
 @contextlib.contextmanager
 def step(name: str, total: int | None = None) -> Iterator[Step]:
     """Show a step while it lasts, and how long it took when it has succeeded."""
-    began = time.monotonic()
-    shown = Step(name, total)
-    yield shown
-    shown.end(time.monotonic() - began)
+    start = time.monotonic()
+    progress = Step(name, total)
+    yield progress
+    progress.end(time.monotonic() - start)
 
 
 @contextlib.contextmanager
-def growing(folder: Path, shown: Step) -> Iterator[None]:
+def growing(folder: Path, progress: Step) -> Iterator[None]:
     """Move the bar of a step by what another program writes into a folder meanwhile."""
     ended = threading.Event()
     size = 0
@@ -66,7 +66,7 @@ def growing(folder: Path, shown: Step) -> Iterator[None]:
         for file in folder.rglob("*"):
             with contextlib.suppress(FileNotFoundError):
                 found += file.stat().st_size
-        shown.advance(max(0, found - size))
+        progress.advance(max(0, found - size))
         size = max(size, found)
 
     def watch() -> None:

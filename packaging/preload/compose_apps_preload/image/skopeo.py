@@ -16,10 +16,10 @@ from ..errors import PreloadError
 from . import tool
 from .cache import Blob, Cache
 
-SILENCE_SECONDS = 60.0
+IDLE_TIMEOUT_SECONDS = 60.0
 """A registry that sends nothing for so long is given up."""
 
-RETRIES = (1.0, 2.0, 4.0)
+RETRY_PAUSES = (1.0, 2.0, 4.0)
 """Seconds of waiting before each further attempt."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -35,7 +35,7 @@ _SKOPEO = ("skopeo", "--insecure-policy")
 _V2S2 = "application/vnd.docker.distribution.manifest.v2+json"
 _POLL_SECONDS = 0.1
 _FATAL = re.compile(r'level=fatal msg="(.*)"$', re.MULTILINE)
-_PASSING = re.compile(
+_TRANSIENT = re.compile(
     r"toomanyrequests|too many requests|status(?: ?code)?:? (?:429|5\d\d)"
     r"|\b5\d\d (?:internal|bad|service|gateway)"
     r"|connection re(?:set|fused)|unexpected eof|i/o timeout|tls handshake timeout",
@@ -46,7 +46,7 @@ _FORBIDDEN = re.compile(
     r"|invalid username",
     re.IGNORECASE,
 )
-_UNKNOWN = re.compile(
+_NOT_FOUND = re.compile(
     r"manifest unknown|name unknown|not found|status(?: ?code)?:? 404", re.IGNORECASE
 )
 
@@ -106,8 +106,8 @@ class Registries:
         self._manifests: dict[str, bytes] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
-        self._under_way: set[Blob] = set()
-        self._fetched = threading.Condition()
+        self._in_flight: set[Blob] = set()
+        self._changed = threading.Condition()
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -116,7 +116,7 @@ class Registries:
 
     def manifest(self, reference: str) -> bytes:
         """Return the manifest or index that `reference` names, byte by byte; asked for once."""
-        with self._one_at_a_time(reference):
+        with self._locked(reference):
             found = self._manifests.get(reference)
             digest = reference.partition("@")[2]
             if found is None and digest:
@@ -156,10 +156,10 @@ class Registries:
     def fetch(self, reference: str, media_type: str, blobs: Sequence[Blob], folder: Path) -> None:
         """Put all blobs of the manifest that `reference` names into `folder/sha256`."""
         for _ in range(2):
-            with self._alone_with(blobs):
+            with self._claimed(blobs):
                 if not all(self.cache.has(blob) for blob in blobs):
                     self._copy(reference, media_type)
-            if all(self.cache.lend(blob.digest, folder) for blob in blobs):
+            if all(self.cache.link(blob.digest, folder) for blob in blobs):
                 return
         raise PreloadError(f"{reference}: what was fetched is damaged", "is the disk sound?")
 
@@ -177,26 +177,26 @@ class Registries:
                 f"docker://{_without_tag(reference)}",
                 f"oci:{layout}:image",
             )
-            self._run(argv, reference, growing=layout)
+            self._run(argv, reference, growing_folder=layout)
         finally:
             shutil.rmtree(layout, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _alone_with(self, blobs: Sequence[Blob]) -> Iterator[None]:
+    def _claimed(self, blobs: Sequence[Blob]) -> Iterator[None]:
         """Wait while another thread fetches any of these: many images share their first layers."""
         missing = {blob for blob in blobs if not self.cache.has(blob)}
-        with self._fetched:
-            self._fetched.wait_for(lambda: not self._under_way & missing)
-            self._under_way |= missing
+        with self._changed:
+            self._changed.wait_for(lambda: not self._in_flight & missing)
+            self._in_flight |= missing
         try:
             yield
         finally:
-            with self._fetched:
-                self._under_way -= missing
-                self._fetched.notify_all()
+            with self._changed:
+                self._in_flight -= missing
+                self._changed.notify_all()
 
     @contextlib.contextmanager
-    def _one_at_a_time(self, reference: str) -> Iterator[None]:
+    def _locked(self, reference: str) -> Iterator[None]:
         with self._lock:
             lock = self._locks.setdefault(reference, threading.Lock())
         with lock:
@@ -204,64 +204,65 @@ class Registries:
 
     def _run(
         self,
-        words: Sequence[str],
+        arguments: Sequence[str],
         reference: str,
         *,
         cwd: Path | None = None,
-        growing: Path | None = None,
+        growing_folder: Path | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run skopeo, again if what failed may pass. `growing`: the folder it writes to first."""
-        for pause in (*RETRIES, None):
+        for pause in (*RETRY_PAUSES, None):
             try:
-                done = self._once(words, reference, cwd, growing)
-            except _SilentError as error:
+                done = self._attempt(arguments, reference, cwd, growing_folder)
+            except _StalledError as error:
                 raise PreloadError(
-                    f"{host(reference)} sent nothing for {SILENCE_SECONDS:.0f} s: {reference}",
+                    f"{host(reference)} sent nothing for {IDLE_TIMEOUT_SECONDS:.0f} s: {reference}",
                     "is the registry reachable from here (network, proxy, VPN)? Then try again",
                 ) from error
             if not done.returncode:
                 return done
-            said = _words(done.stderr)
-            if pause is None or not _PASSING.search(said):
+            message = _message(done.stderr)
+            if pause is None or not _TRANSIENT.search(message):
                 break
             print(
-                f"compose-apps-preload: {host(reference)}: {said}; trying again in {pause:.0f} s",
+                f"compose-apps-preload: {host(reference)}: {message}; "
+                f"trying again in {pause:.0f} s",
                 file=sys.stderr,
                 flush=True,
             )
             self._stopped.wait(pause)
-        raise PreloadError(f"{reference}: {said}", _hint(said, host(reference)))
+        raise PreloadError(f"{reference}: {message}", _hint(message, host(reference)))
 
-    def _once(
+    def _attempt(
         self,
-        words: Sequence[str],
+        arguments: Sequence[str],
         reference: str,
         cwd: Path | None,
-        growing: Path | None,
+        growing_folder: Path | None,
     ) -> subprocess.CompletedProcess[bytes]:
-        argv = (*_SKOPEO, *words)
+        argv = (*_SKOPEO, *arguments)
         with (
             tempfile.TemporaryFile() as out,
             tempfile.TemporaryFile() as err,
-            tool.started(argv, cwd=cwd, stdout=out, stderr=err) as process,
+            tool.start(argv, cwd=cwd, stdout=out, stderr=err) as process,
         ):
-            heard, size = time.monotonic(), _size(growing)
+            last_growth, size = time.monotonic(), _size(growing_folder)
             while True:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_POLL_SECONDS)
-                grown = _size(growing)
+                grown = _size(growing_folder)
                 if grown > size:
                     self.advance(grown - size)
                 if grown != size:
-                    heard, size = time.monotonic(), grown
+                    last_growth, size = time.monotonic(), grown
                 if process.returncode is not None:
                     break
                 if self._stopped.is_set():
                     process.kill()
                     raise PreloadError(f"{reference}: not fetched", "see the other message")
-                if time.monotonic() - heard > SILENCE_SECONDS:
+                if time.monotonic() - last_growth > IDLE_TIMEOUT_SECONDS:
                     process.kill()
-                    raise _SilentError(reference)
+                    raise _StalledError(reference)
             out.seek(0)
             err.seek(0)
             return subprocess.CompletedProcess(argv, process.returncode, out.read(), err.read())
@@ -272,7 +273,7 @@ def _check(data: bytes, digest: str, reference: str) -> None:
         raise PreloadError(f"{reference}: the registry sent something else", "try again")
 
 
-class _SilentError(Exception):
+class _StalledError(Exception):
     """A registry sends nothing."""
 
 
@@ -285,19 +286,19 @@ def _size(folder: Path | None) -> int:
     return total
 
 
-def _words(stderr: bytes) -> str:
+def _message(stderr: bytes) -> str:
     """Return what skopeo says, without what surrounds it in its log."""
     text = stderr.decode(errors="replace").strip()
     fatal = _FATAL.search(text)
     return (fatal[1].replace('\\"', '"') if fatal else text)[-1000:]
 
 
-def _hint(said: str, registry: str) -> str:
-    if _PASSING.search(said):
+def _hint(message: str, registry: str) -> str:
+    if _TRANSIENT.search(message):
         return "the registry is overloaded or down: try again later"
-    if _FORBIDDEN.search(said):
+    if _FORBIDDEN.search(message):
         return f"log in: skopeo login {registry}; and may this account read it?"
-    if _UNKNOWN.search(said):
+    if _NOT_FOUND.search(message):
         return "correct the name: the registry does not have it"
     return "is the registry reachable from here, and the name right?"
 

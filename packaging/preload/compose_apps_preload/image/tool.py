@@ -27,16 +27,16 @@ PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 def check(*programs: str) -> None:
     """Raise `PreloadError` naming every one of these programs that is not installed."""
-    missing = [each for each in programs if not shutil.which(each, path=PATH)]
+    missing = [program for program in programs if not shutil.which(program, path=PATH)]
     if missing:
-        packages = sorted({_PACKAGES.get(each, each) for each in missing})
+        packages = sorted({_PACKAGES.get(program, program) for program in missing})
         raise PreloadError(
             f"not installed: {', '.join(missing)}",
             f"install them (Debian and Ubuntu: apt-get install {' '.join(packages)})",
         )
 
 
-def started(argv: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":
+def start(argv: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":
     """Start a program that was checked to be there; `options` are those of Popen."""
     return subprocess.Popen(argv, env=_environment(), **options)
 
@@ -50,7 +50,7 @@ def run(
     *,
     cwd: Path | None = None,
     stdin: bytes = b"",
-    good: Sequence[int] = (0,),
+    accepted: Sequence[int] = (0,),
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a program to its end and return its output.
 
@@ -66,10 +66,10 @@ def run(
         raise PreloadError(
             f"{program} is not installed", f"install it: apt-get install {package}"
         ) from error
-    if done.returncode not in good:
-        said = (done.stderr + done.stdout).decode(errors="replace").strip()
+    if done.returncode not in accepted:
+        output = (done.stderr + done.stdout).decode(errors="replace").strip()
         raise PreloadError(
-            f"{argv[0]!s} failed (exit status {done.returncode}): {said[-2000:]}",
+            f"{argv[0]!s} failed (exit status {done.returncode}): {output[-2000:]}",
             f"this was called: {' '.join(map(os.fsdecode, argv))}",
         )
     return done

@@ -5,6 +5,7 @@ import subprocess
 import threading
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from compose_apps_early_start.store import StoreError
 
@@ -40,7 +41,7 @@ def _unpacked(pieces: Iterator[bytes]) -> Iterator[bytes]:
         yield from pieces
         return
     packed = zlib.decompressobj(wbits=31)
-    for piece in _and_then(first, pieces):
+    for piece in chain((first,), pieces):
         data = piece
         while data:
             yield packed.decompress(data)
@@ -55,7 +56,7 @@ def _by_zstd(first: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
     # Python's library has zstd from 3.14 on only.
     tool.check("zstd")
     argv = ("zstd", "-d", "-q", "-c")
-    with tool.started(
+    with tool.start(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         stdin, stdout = process.stdin, process.stdout
@@ -65,7 +66,7 @@ def _by_zstd(first: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
 
         def feed() -> None:
             try:
-                for piece in _and_then(first, pieces):
+                for piece in chain((first,), pieces):
                     stdin.write(piece)
             except (StoreError, OSError) as error:
                 failed.append(error)
@@ -81,8 +82,3 @@ def _by_zstd(first: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
             raise failed[0]
         if process.wait():
             raise EOFError("zstd calls it damaged")
-
-
-def _and_then(first: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from pieces

@@ -10,11 +10,11 @@ from pathlib import Path
 from .. import command
 from ..errors import PreloadError
 from . import compression, disk, spdx, tool
+from .bom import BillOfMaterials
 from .contents import check
 from .ext4 import FileSystem
 from .layout import Layout
 from .progress import megabytes, step
-from .report import Report
 
 SCHEMA = 1
 """Of the JSON; a number that grows when a field changes its meaning."""
@@ -47,19 +47,19 @@ def add_command(commands: command.Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status."""
-    report = verify(options.image)
+    bom = verify(options.image)
     if options.format == "json":
-        print(json.dumps({"schema": SCHEMA, **asdict(report)}, indent=2))
+        print(json.dumps({"schema": SCHEMA, **asdict(bom)}, indent=2))
     elif options.format == "spdx":
-        print(json.dumps(spdx.document(report), indent=2))
-        for problem in report.problems:
+        print(json.dumps(spdx.document(bom), indent=2))
+        for problem in bom.problems:
             print(f"compose-apps-preload: problem: {problem}", file=sys.stderr)
     else:
-        print(text(report))
-    return 1 if report.problems else 0
+        print(text(bom))
+    return 1 if bom.problems else 0
 
 
-def verify(image: Path) -> Report:
+def verify(image: Path) -> BillOfMaterials:
     """Read the image back; raises `PreloadError` if it is none. Needs space in TMPDIR."""
     if not image.is_file():
         raise PreloadError(f"there is no image {image}", "give a .wic or .ext4 file")
@@ -69,29 +69,27 @@ def verify(image: Path) -> Report:
         raw = image
         if compression.is_packed(image):
             raw = work / "disk"
-            with step(f"unpacking {image.name}", compression.unpacked_size(image)) as shown:
-                disk.unpack(image, raw, shown)
+            with step(f"unpacking {image.name}", compression.unpacked_size(image)) as progress:
+                disk.unpack(image, raw, progress)
         partition = disk.find_root(raw)
         system = FileSystem(raw, partition.start)
         layout = Layout.find(system)
-        report = Report(image.name, layout.var)
+        bom = BillOfMaterials(image.name, layout.var)
         with step("checking apps and images"):
-            check(system, layout, work, report)
-    return report
+            check(system, layout, work, bom)
+    return bom
 
 
-def text(report: Report) -> str:
+def text(bom: BillOfMaterials) -> str:
     """Return the report for a person."""
-    lines = [
-        f"{report.image}: {len(report.apps)} apps; stores: {', '.join(report.stores) or 'none'}"
-    ]
-    if report.default_apps is not None:
-        lines.append(f"default-apps: {', '.join(report.default_apps) or 'none'}")
-    for each in report.apps:
-        lines += ["", f"{each.name}  {each.uri or 'version unknown'}"]
-        for image in each.images:
+    lines = [f"{bom.image}: {len(bom.apps)} apps; stores: {', '.join(bom.stores) or 'none'}"]
+    if bom.default_apps is not None:
+        lines.append(f"default-apps: {', '.join(bom.default_apps) or 'none'}")
+    for app in bom.apps:
+        lines += ["", f"{app.name}  {app.uri or 'version unknown'}"]
+        for image in app.images:
             lines.append(f"  {', '.join(image.services)}: {image.reference}")
             facts = (image.architecture or "?", image.config or "?", megabytes(image.size))
             lines.append(f"    {' '.join(facts)}, in: {', '.join(image.stores) or 'no store'}")
-    lines += ["", *(f"problem: {problem}" for problem in report.problems)]
-    return "\n".join(lines if report.problems else lines[:-1])
+    lines += ["", *(f"problem: {problem}" for problem in bom.problems)]
+    return "\n".join(lines if bom.problems else lines[:-1])

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class ImageReport:
+class ContainerImage:
     """An image that an app needs. `size` is in bytes: packed in the restorable store, else not.
 
     `stores` are those that hold all of it, verified by digest.
@@ -21,23 +21,23 @@ class ImageReport:
 
 
 @dataclass(frozen=True)
-class AppReport:
+class PreloadedApp:
     """A preloaded app. `uri` is its version; None if nothing in the image tells."""
 
     name: str
     uri: str | None
     ready: bool
     """Whether its folder is in compose-apps; else the device restores it."""
-    images: tuple[ImageReport, ...]
+    images: tuple[ContainerImage, ...]
 
 
 @dataclass
-class Report:
+class BillOfMaterials:
     """The bill of materials of an image, and what is wrong with it."""
 
     image: str
     var: str
     stores: tuple[str, ...] = ()
     default_apps: tuple[str, ...] | None = None
-    apps: list[AppReport] = field(default_factory=list)
+    apps: list[PreloadedApp] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)

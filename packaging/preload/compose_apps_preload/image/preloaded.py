@@ -13,7 +13,7 @@ from .layout import Layout
 
 
 @dataclass(frozen=True)
-class Held:
+class Preloaded:
     """The preloaded apps of an image: name to version; None if nothing tells the version.
 
     `installed` are the apps that the image's own installed_versions names, preloaded or not.
@@ -29,14 +29,14 @@ class Held:
         return not self.apps and not self.has_docker
 
     @classmethod
-    def read(cls, system: FileSystem, layout: Layout) -> "Held":
+    def read(cls, system: FileSystem, layout: Layout) -> "Preloaded":
         """Look into an image; raises `PreloadError` if its installed_versions is damaged."""
         installed = _installed(system, layout)
         apps: dict[str, str | None] = dict.fromkeys(system.names(layout.compose_apps))
         for name in system.names(f"{layout.reset_apps}/apps"):
             folder = f"{layout.reset_apps}/apps/{name}"
-            versions = [system.read(f"{folder}/{each}/uri") for each in system.names(folder)]
-            uris = [each.decode(errors="replace").strip() for each in versions if each]
+            versions = [system.read(f"{folder}/{version}/uri") for version in system.names(folder)]
+            uris = [version.decode(errors="replace").strip() for version in versions if version]
             if uris:
                 apps[name] = uris[0] if len(uris) == 1 else None
         for name in apps:
@@ -65,13 +65,13 @@ def current(targets: Any) -> list[dict[str, Any]]:
 
 
 def _installed(system: FileSystem, layout: Layout) -> Mapping[str, str]:
-    found = system.read(layout.installed_versions)
-    if found is None:
+    data = system.read(layout.installed_versions)
+    if data is None:
         return {}
     try:
         return {
             str(name): str(details["uri"])
-            for target in current(json.loads(found))
+            for target in current(json.loads(data))
             for name, details in target.get("custom", {}).get("docker_compose_apps", {}).items()
         }
     except (ValueError, AttributeError, LookupError, TypeError) as error:
