@@ -8,10 +8,12 @@ from pathlib import Path
 
 import yaml
 
+from .. import ignores
 from ..configuration.containers import COMPOSE_FILE
+from ..env_file import ENV_FILE
 from ..finding import Finding, Mark, Severity
 from ..yaml_tree import Entry, Tree, UnreadableError, is_null, kind, mark, plain
-from . import ignores, variables
+from . import variables
 
 PUBLISHED_HASH_LABEL = "io.compose-spec.config-hash"
 """Publishing sets it on every service."""
@@ -47,9 +49,9 @@ class App:
         self.folder = folder
         self.name = folder.resolve().name
         self.file = folder / COMPOSE_FILE
-        self._is_ignored = ignores.read(folder)
+        self._is_ignored = ignores.matcher(folder)
         self.environment = variables.Environment()
-        if self.has(variables.ENV_FILE):
+        if self.has(ENV_FILE):
             self.environment = variables.read(folder)
         self._tree: Tree | None = None
         self._unreadable: list[Finding] = []

@@ -14,6 +14,7 @@ import yaml
 from .. import listing
 from ..command import Subparsers
 from ..configuration.containers import COMPOSE_FILE, folders
+from ..env_file import ENV_FILE
 from ..errors import PreloadError
 from ..finding import Finding, Mark, Severity
 from ..yaml_tree import flag, mark, quoted
@@ -155,7 +156,7 @@ def _required(app: App) -> Iterator[Finding]:
                 "required-variable",
                 mark(node),
                 f"compose refuses the app unless the variable {name} is set, which "
-                + ("nobody does" if unset else f"{variables.ENV_FILE} does not do for publishing"),
+                + ("nobody does" if unset else f"{ENV_FILE} does not do for publishing"),
                 f"write ${{{name}:-default}}",
             )
 
@@ -350,7 +351,7 @@ def _of_siblings(app: App) -> Iterator[tuple[Path, Finding]]:
     named = environment.values.get("COMPOSE_PROJECT_NAME")
     if named is not None and project_name(named) != app.name:
         yield (
-            app.folder / variables.ENV_FILE,
+            app.folder / ENV_FILE,
             Finding(
                 Severity.WARNING,
                 "project-name",
@@ -364,7 +365,7 @@ def _of_siblings(app: App) -> Iterator[tuple[Path, Finding]]:
     files = environment.values.get("COMPOSE_FILE", COMPOSE_FILE)
     if files != COMPOSE_FILE:
         yield (
-            app.folder / variables.ENV_FILE,
+            app.folder / ENV_FILE,
             Finding(
                 Severity.WARNING,
                 "other-file",

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..configuration.containers import COMPOSE_FILE
 from ..errors import PreloadError
 from . import bundle, compose_file
 from .cache import Blob
-from .compose_file import COMPOSE_FILE
 from .skopeo import Registries, digest_of, host, repository
 
 _INDEX_DIGEST = "org.foundries.app.bundle.index.digest"

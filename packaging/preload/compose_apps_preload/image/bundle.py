@@ -14,10 +14,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from .. import ignores
+from ..configuration.containers import COMPOSE_FILE
 from ..errors import PreloadError
-from .compose_file import COMPOSE_FILE
+from ..ignores import IGNORES
 
-_IGNORES = ".composeappignores"
 _LEVEL = 6
 # What encoding/json of Go escapes beyond what JSON asks for.
 _ESCAPED = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
@@ -70,10 +71,10 @@ def _files(folder: Path) -> Iterator[Path]:
     from docker.utils.build import PatternMatcher
 
     name = folder.resolve().name
-    wanted = sorted(PatternMatcher(_ignores(folder, name)).walk(str(folder)))
+    wanted = sorted(PatternMatcher(_rules(folder, name)).walk(str(folder)))
     if COMPOSE_FILE not in wanted:
         raise PreloadError(
-            f"app {name}: a rule in {_IGNORES} leaves out {COMPOSE_FILE}", "correct the rule"
+            f"app {name}: a rule in {IGNORES} leaves out {COMPOSE_FILE}", "correct the rule"
         )
     packed: set[Path] = set()
     for entry in wanted:
@@ -92,7 +93,7 @@ def _files(folder: Path) -> Iterator[Path]:
         elif not (path.is_dir() or path.is_file()):
             raise PreloadError(
                 f"app {name}: {entry} is neither a file, a folder nor a link",
-                f"remove it, or name it in {_IGNORES}",
+                f"remove it, or name it in {IGNORES}",
             )
         # A rule may take a file back out of a folder that another one leaves out.
         for parent in reversed(relative.parents[:-1]):
@@ -110,19 +111,15 @@ def _check_link(folder: Path, path: Path, name: str) -> None:
     if target.is_absolute() or not inside:
         raise PreloadError(
             f"app {name}: {path.relative_to(folder)} is a link that leads out of the app's folder",
-            f"put the file there instead, or name the link in {_IGNORES}",
+            f"put the file there instead, or name the link in {IGNORES}",
         )
 
 
-def _ignores(folder: Path, name: str) -> list[str]:
+def _rules(folder: Path, name: str) -> list[str]:
     try:
-        lines = (folder / _IGNORES).read_text().splitlines()
-    except FileNotFoundError:
-        return []
+        return ignores.rules(folder)
     except UnicodeDecodeError as error:
-        raise PreloadError(f"app {name}: {_IGNORES} is not UTF-8", "correct it") from error
-    rules = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    return [*rules, _IGNORES]
+        raise PreloadError(f"app {name}: {IGNORES} is not UTF-8", "correct it") from error
 
 
 def index(hashes: Mapping[str, str]) -> bytes:

@@ -5,27 +5,25 @@ and they must come out as they went in.
 """
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from .. import env_file
+from ..apps.app import PUBLISHED_HASH_LABEL
+from ..configuration.containers import COMPOSE_FILE
 from ..errors import PreloadError
+from ..interpolation import VariableError, substitute
 from . import skopeo
-from .interpolation import VariableError, interpolated
 from .skopeo import Registries
 
-COMPOSE_FILE = "docker-compose.yml"
-_HASH_LABEL = "io.compose-spec.config-hash"
 _MERGE = "tag:yaml.org,2002:merge"
 _MAP = "tag:yaml.org,2002:map"
 _STRING = "tag:yaml.org,2002:str"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MAX_DEPTH = 100  # nodes in one another, merges and `extends` after one another
-_QUOTED = re.compile(r"([\"'])(.*?)\1\s*(?:#.*)?$")
-_DOTENV = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_.]*)\s*=\s*(.*)")
 
 
 def pinned(
@@ -64,9 +62,9 @@ def pinned(
         _set(service, "image", _scalar(references[written]))
         labels = _labels(_get(base, "labels", name), variables, name)
         labels |= _labels(_get(service, "labels", name), variables, name)
-        labels.pop(_HASH_LABEL, None)
+        labels.pop(PUBLISHED_HASH_LABEL, None)
         published = hashlib.sha256(yaml.serialize(service, allow_unicode=True).encode())
-        labels[_HASH_LABEL] = published.hexdigest()
+        labels[PUBLISHED_HASH_LABEL] = published.hexdigest()
         pairs = [(_scalar(label), _scalar(value)) for label, value in labels.items()]
         _set(service, "labels", yaml.MappingNode(_MAP, pairs, flow_style=False))
         made.append((key, service))
@@ -92,18 +90,12 @@ def pinned_services(text: bytes, name: str) -> dict[str, str]:
 def dotenv(folder: Path, name: str) -> Mapping[str, str]:
     """Return the variables of the app's `.env`; raises `PreloadError`."""
     try:
-        lines = (folder / ".env").read_text().splitlines()
+        text = (folder / env_file.ENV_FILE).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
         raise PreloadError(f"app {name}: cannot read .env: {error}", "correct it") from error
-    found = {}
-    for line in lines:
-        match = _DOTENV.fullmatch(line.strip())
-        if match:
-            quoted = _QUOTED.match(match[2])
-            found[match[1]] = quoted[2] if quoted else re.sub(r"\s+#.*$", "", match[2])
-    return found
+    return {assignment.name: assignment.value for assignment in env_file.parse(text)}
 
 
 def _pin(reference: str, name: str, registries: Registries) -> str:
@@ -128,7 +120,7 @@ def _unpinnable(name: str, why: str, hint: str) -> PreloadError:
 
 def _interpolated(text: str, variables: Mapping[str, str], name: str, *, strict: bool) -> str:
     try:
-        return interpolated(text, variables, strict=strict)
+        return substitute(text, variables, strict=strict)
     except VariableError as error:
         raise _unpinnable(
             name,

@@ -4,17 +4,17 @@ The restorable store is read by the agent's own reading of it: what holds here, 
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from compose_apps_early_start import bundle
+from compose_apps_early_start import bundle, shortlist
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.store import Descriptor, Store, StoreError, Version
 
+from ..configuration.containers import COMPOSE_FILE
 from ..errors import PreloadError
-from . import compose_file, unpacking
+from . import compose_file, installed_versions, unpacking
 from .bom import BillOfMaterials, ContainerImage, PreloadedApp
 from .docker_contents import DockerContents, DockerError
 from .ext4 import FileSystem
@@ -50,12 +50,13 @@ class _Checker:
         self._unpacked: set[tuple[Descriptor, str]] = set()
         self._installed: Mapping[str, str] = {}
         try:
-            self._installed = _installed(copied.installed_versions)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            bom.problems.append(f"installed_versions is damaged: {error}")
-        shortlist = system.read(layout.default_apps)
-        if shortlist is not None:
-            bom.default_apps = shortlist_names(shortlist)
+            data = system.read(layout.installed_versions)
+            self._installed = installed_versions.apps(data)
+        except PreloadError as error:
+            bom.problems.append(str(error))
+        names = system.read(layout.default_apps)
+        if names is not None:
+            bom.default_apps = shortlist.parse(names)
 
     def check(self) -> None:
         bom = self._bom
@@ -106,10 +107,10 @@ class _Checker:
 
     def _compose_file(self, name: str, version: Version | None, ready: bool) -> bytes:
         if ready:
-            return (self._compose_apps / name / compose_file.COMPOSE_FILE).read_bytes()
+            return (self._compose_apps / name / COMPOSE_FILE).read_bytes()
         assert version is not None  # the app is there by this version alone
         manifest = self._store.manifest(version)
-        return bundle.compose_file(self._store, version, manifest, compose_file.COMPOSE_FILE)
+        return bundle.compose_file(self._store, version, manifest, COMPOSE_FILE)
 
     def _image(
         self, name: str, version: Version | None, reference: str, services: Sequence[str]
@@ -165,23 +166,3 @@ class _Checker:
 
     def _problem(self, name: str, what: str) -> None:
         self._bom.problems.append(f"app {name}: {what}")
-
-
-def _installed(file: Path) -> Mapping[str, str]:
-    """Return the uri of each app that the image's installed_versions names."""
-    if not file.is_file():
-        return {}
-    targets = json.loads(file.read_bytes()).values()
-    current = [target["custom"] for target in targets if target.get("is_current")]
-    return {
-        name: str(details["uri"])
-        for custom in current
-        for name, details in custom.get("docker_compose_apps", {}).items()
-    }
-
-
-def shortlist_names(shortlist: bytes) -> tuple[str, ...]:
-    """Return the names in a shortlist, as the device reads it."""
-    lines = shortlist.decode(errors="replace").splitlines()
-    words = [word for line in lines for word in re.split(r"[\s,]+", line.partition("#")[0])]
-    return tuple(word for word in words if word)

@@ -1,12 +1,10 @@
 """What an image is preloaded with already: read it, keep its blobs, take it out."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..errors import PreloadError
+from . import installed_versions
 from .cache import Cache
 from .ext4 import FileSystem
 from .layout import Layout
@@ -31,7 +29,7 @@ class Preloaded:
     @classmethod
     def read(cls, system: FileSystem, layout: Layout) -> "Preloaded":
         """Look into an image; raises `PreloadError` if its installed_versions is damaged."""
-        installed = _installed(system, layout)
+        installed = installed_versions.apps(system.read(layout.installed_versions))
         apps: dict[str, str | None] = dict.fromkeys(system.names(layout.compose_apps))
         for name in system.names(f"{layout.reset_apps}/apps"):
             folder = f"{layout.reset_apps}/apps/{name}"
@@ -57,25 +55,3 @@ def remove(system: FileSystem, layout: Layout, scratch: Path) -> None:
     paths += [f"{layout.reset_apps}/{name}" for name in system.names(layout.reset_apps)]
     paths += [f"{layout.docker}/{name}" for name in ("image", "overlay2")]
     system.remove(paths, scratch)
-
-
-def current(targets: Any) -> list[dict[str, Any]]:
-    """Return the current targets of an installed_versions; raises ValueError and its like."""
-    return [target for target in targets.values() if target.get("is_current")]
-
-
-def _installed(system: FileSystem, layout: Layout) -> Mapping[str, str]:
-    data = system.read(layout.installed_versions)
-    if data is None:
-        return {}
-    try:
-        return {
-            str(name): str(details["uri"])
-            for target in current(json.loads(data))
-            for name, details in target.get("custom", {}).get("docker_compose_apps", {}).items()
-        }
-    except (ValueError, AttributeError, LookupError, TypeError) as error:
-        raise PreloadError(
-            f"{layout.installed_versions} in the image cannot be read: {error}",
-            "was the image made by a Factory?",
-        ) from error

@@ -1,7 +1,6 @@
 """Making a preloaded image: the steps, from what is asked for to the image in its place."""
 
 import contextlib
-import json
 import os
 import shutil
 import sys
@@ -12,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from compose_apps_early_start import shortlist
 from compose_apps_early_start.settings import Settings
 
 from ..apps import lint as lint_apps
@@ -22,6 +22,7 @@ from . import (
     compression,
     disk,
     docker_store,
+    installed_versions,
     oci,
     output,
     preloaded,
@@ -32,7 +33,7 @@ from . import (
 from .app import App
 from .bom import BillOfMaterials
 from .cache import Cache
-from .contents import check, shortlist_names
+from .contents import check
 from .disk import Partition
 from .ext4 import FileSystem, Tree, usage
 from .layout import Layout
@@ -375,7 +376,7 @@ def _default_apps(request: Request, system: FileSystem, layout: Layout) -> Seque
     found = system.read(layout.default_apps)
     if request.default_apps is not None or found is None or not request.removed:
         return request.default_apps
-    return [name for name in shortlist_names(found) if name not in request.removed]
+    return [name for name in shortlist.parse(found) if name not in request.removed]
 
 
 def _installed(
@@ -388,13 +389,7 @@ def _installed(
     found = system.read(layout.installed_versions)
     if found is None:
         return None
-    targets = json.loads(found)
-    for target in preloaded.current(targets):
-        named = target.setdefault("custom", {}).setdefault("docker_compose_apps", {})
-        for name in removed:
-            named.pop(name, None)
-        named.update({each.name: {"uri": each.uri} for each in apps})
-    return json.dumps(targets).encode()
+    return installed_versions.updated(found, {each.name: each.uri for each in apps}, removed)
 
 
 def _plan(

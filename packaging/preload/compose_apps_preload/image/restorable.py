@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..configuration.containers import COMPOSE_FILE
 from . import oci, skopeo
 from .app import App
-from .compose_file import COMPOSE_FILE
 
 
 def add(folder: Path, app: App, images: Mapping[str, oci.Image]) -> None:
