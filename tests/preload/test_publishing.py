@@ -79,7 +79,7 @@ def test_references_are_written_in_full(short: str, full: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "UPPER", "a b", "a//b", "a:", "a@sha256:12", "-a"])
 def test_what_is_no_reference_is_told(text: str) -> None:
-    with pytest.raises(ValueError, match="no reference"):
+    with pytest.raises(ValueError, match="not a valid image reference"):
         skopeo.full(text)
 
 

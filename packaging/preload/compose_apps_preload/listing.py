@@ -1,4 +1,4 @@
-"""Findings as they are told: as text, JSON, or GitHub's annotations; and what they end with."""
+"""Printing findings as text, JSON or GitHub annotations, and the exit status that follows."""
 
 import argparse
 import json
@@ -10,16 +10,21 @@ from typing import TextIO
 from .finding import Finding, Mark, Severity
 
 Findings = Mapping[Path, Sequence[Finding]]
-"""What was found in each file that was looked at."""
+"""The findings in each file that was checked."""
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
     """Add `--format` to a command that lists findings."""
-    parser.add_argument("--format", choices=sorted(FORMATS), default="text", help="of the findings")
+    parser.add_argument(
+        "--format",
+        choices=sorted(FORMATS),
+        default="text",
+        help="how to print the findings (default: text)",
+    )
 
 
 def show(findings: Findings, form: str, stream: TextIO | None = None) -> int:
-    """Print the findings; return the exit status, 1 if one of them is an error."""
+    """Print the findings. Return the exit status: 1 if one of them is an error, else 0."""
     text = FORMATS[form](findings)
     if text:
         print(text, file=stream)
@@ -50,7 +55,7 @@ def _as_json(findings: Findings) -> str:
 
 
 def _as_github(findings: Findings) -> str:
-    # Source: GitHub's workflow commands; a property may not hold ':' and ',' either.
+    # Source: GitHub's workflow commands. In a property, ':' and ',' must be escaped, too.
     def data(value: str) -> str:
         return value.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class ContainerImage:
-    """An image that an app needs. `size` is in bytes: packed in the restorable store, else not.
+    """An image that an app needs. `size` is in bytes: compressed if the restorable store has it.
 
-    `stores` are those that hold all of it, verified by digest.
+    `stores` are the stores that hold the whole image, verified by digest.
     """
 
     reference: str
@@ -17,23 +17,23 @@ class ContainerImage:
     size: int
     stores: tuple[str, ...]
     layers: tuple[str, ...]
-    """Digests: of the packed layers if the restorable store has it, else of what they unpack to."""
+    """Digests of the compressed layers if the restorable store has them, else uncompressed."""
 
 
 @dataclass(frozen=True)
 class PreloadedApp:
-    """A preloaded app. `uri` is its version; None if nothing in the image tells."""
+    """A preloaded app. `uri` is its version; None if nothing in the image says which it is."""
 
     name: str
     uri: str | None
     ready: bool
-    """Whether its folder is in compose-apps; else the device restores it."""
+    """Whether its folder is in compose-apps. If not, the device restores it."""
     images: tuple[ContainerImage, ...]
 
 
 @dataclass
 class BillOfMaterials:
-    """The bill of materials of an image, and what is wrong with it."""
+    """The bill of materials of an image, and the problems found in it."""
 
     image: str
     var: str

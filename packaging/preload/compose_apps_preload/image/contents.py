@@ -1,6 +1,6 @@
-"""What lies in a preloaded image: apps, and their images in the stores, all of it verified.
+"""The contents of a preloaded image: apps and their images in the stores, all of it verified.
 
-The restorable store is read by the agent's own reading of it: what holds here, the device finds.
+The agent's own modules read the restorable store, so the device finds what is found here.
 """
 
 import json
@@ -22,7 +22,7 @@ from .layout import Layout
 
 
 def check(system: FileSystem, layout: Layout, work: Path, bom: BillOfMaterials) -> None:
-    """Read all that is preloaded in a file system, into `report`. `work` is a scratch folder."""
+    """Read all preloaded apps and images of a file system into `bom`, using the folder `work`."""
     try:
         _Checker(system, layout, work, bom).check()
     except DockerError as error:
@@ -30,7 +30,7 @@ def check(system: FileSystem, layout: Layout, work: Path, bom: BillOfMaterials) 
 
 
 class _Checker:
-    """Fills a report."""
+    """Fills a bill of materials."""
 
     def __init__(
         self, system: FileSystem, layout: Layout, work: Path, bom: BillOfMaterials
@@ -82,7 +82,7 @@ class _Checker:
         services: Mapping[str, str] = {}
         try:
             if "restorable" in self._bom.stores and version is None:
-                self._problem(name, "it is not in the restorable store")
+                self._problem(name, "the restorable store does not have it")
             if version is not None:
                 self._check_bundle(name, version, ready)
             services = compose_file.pinned_services(self._compose_file(name, version, ready), name)
@@ -103,12 +103,12 @@ class _Checker:
         hashes = bundle.index(self._store, version, manifest)
         if ready:
             for file in bundle.differences(self._compose_apps / name, hashes):
-                self._problem(name, f"{file} in compose-apps is not that of its bundle")
+                self._problem(name, f"{file} in compose-apps differs from its bundle")
 
     def _compose_file(self, name: str, version: Version | None, ready: bool) -> bytes:
         if ready:
             return (self._compose_apps / name / COMPOSE_FILE).read_bytes()
-        assert version is not None  # the app is there by this version alone
+        assert version is not None  # an app without a folder comes from the store
         manifest = self._store.manifest(version)
         return bundle.compose_file(self._store, version, manifest, COMPOSE_FILE)
 
@@ -128,7 +128,7 @@ class _Checker:
                 elif version is not None:
                     config, architecture, size, layers = self._restorable(reference, version)
                 else:
-                    continue  # said of the app
+                    continue  # reported for the app
             except (StoreError, DockerError, OSError, ValueError) as error:
                 self._problem(name, f"{store} store: {reference}: {error}")
             else:
@@ -139,7 +139,7 @@ class _Checker:
         )
 
     def _restorable(self, reference: str, version: Version) -> tuple[str, str, int, Sequence[str]]:
-        """Read all of an image in the restorable store; raises `StoreError`."""
+        """Read a whole image from the restorable store; raises `StoreError`."""
         image = self._store.image(reference, version, None)
         for _ in self._store.chunks(image.config, "its config"):
             pass

@@ -1,4 +1,4 @@
-"""A disk image as a file: where the device's root file system lies in it, and making it larger."""
+"""A disk image as a file: finding the device's root file system in it, and enlarging it."""
 
 import json
 import os
@@ -15,28 +15,28 @@ from .layout import DEPLOY, Layout
 from .progress import Step
 
 ROOT_LABEL = "otaroot"
-"""The label of the root file system on the Linux microPlatform."""
+"""The label of the Linux microPlatform's root file system."""
 
 BLOCK = 4096
-"""Holes in files come in this size."""
+"""The size of a hole in a file, in bytes, is a multiple of this."""
 
 _CHUNK = 1 << 20
 _ALIGNMENT = 1 << 20
 _UNSUPPORTED = (
-    (0, b"QFI\xfb", "a qcow2 image: qemu-img convert -O raw makes a raw one of it"),
-    (0, b"BZh", "packed by bzip2: unpack it"),
-    (0, b"PK\x03\x04", "a zip archive: unpack it"),
-    (0, b"\x3a\xff\x26\xed", "a sparse image of Android's: simg2img makes a raw one of it"),
-    (4096, b"EFI PART", "one for disks with sectors of 4096 bytes, which are not supported"),
+    (0, b"QFI\xfb", "a qcow2 image (qemu-img convert -O raw converts it)"),
+    (0, b"BZh", "compressed with bzip2 (decompress it first)"),
+    (0, b"PK\x03\x04", "a zip archive (unpack it first)"),
+    (0, b"\x3a\xff\x26\xed", "an Android sparse image (simg2img converts it)"),
+    (4096, b"EFI PART", "for disks with 4096-byte sectors, which are not supported"),
     (0x10040, b"_BHRfS_M", "btrfs"),
     (0, b"XFSB", "xfs"),
     (0, b"hsqs", "squashfs"),
     (1024, b"\x10\x20\xf5\xf2", "f2fs"),
     (1024, b"\xe2\xe1\xf5\xe0", "erofs"),
 )
-"""Offset, magic number, and what it is the mark of; source: file(1)'s magic."""
+"""Offset, magic number, and a description of the format; source: file(1)'s magic."""
 
-_PROTECTIVE = "ee"  # what an MBR says where a GPT should be
+_PROTECTIVE = "ee"  # the partition type in the protective MBR of a GPT
 _EXTENDED = ("5", "f", "85")
 _ZEROS = bytes(_CHUNK)
 _ZERO_BLOCK = bytes(BLOCK)
@@ -46,7 +46,7 @@ _ZERO_BLOCK = bytes(BLOCK)
 class Partition:
     """A part of the image `file`, in bytes. `number` is None if it is the whole file.
 
-    `room` is how large it could be: None means as large as the file is made.
+    `max_size` is how large it can become. None means that the file can grow with it.
     """
 
     file: Path
@@ -63,15 +63,15 @@ class Partition:
 
 
 def copy(source: Path, target: Path, progress: Step) -> None:
-    """Copy an image that is not packed; `source` is only read. Raises `PreloadError`."""
-    # Knows of holes, and of file systems that share blocks.
+    """Copy an image that is not compressed. Raises `PreloadError`."""
+    # cp keeps holes, and shares blocks where the file system can.
     tool.run(("cp", "--reflink=auto", "--sparse=auto", "--", str(source), str(target)))
     target.chmod(0o644)
     progress.advance(target.stat().st_size)
 
 
 def unpack(source: Path, target: Path, progress: Step) -> None:
-    """Unpack an image, with holes for zeros; `source` is only read. Raises `PreloadError`."""
+    """Decompress an image, with holes for zeros. Raises `PreloadError`."""
     with target.open("wb") as stream:
         for piece in compression.unpacked(source):
             write_sparse(stream.fileno(), piece)
@@ -80,7 +80,7 @@ def unpack(source: Path, target: Path, progress: Step) -> None:
 
 
 def write_sparse(descriptor: int, data: bytes) -> None:
-    """Write `data` where the file stands, and skip what is zero: the file must be empty there."""
+    """Write `data` at the file's position, but skip zeros: the file must be empty there."""
     if data == _ZEROS[: len(data)]:
         os.lseek(descriptor, len(data), os.SEEK_CUR)
         return
@@ -107,9 +107,9 @@ def _write(descriptor: int, data: memoryview) -> None:
 def find_root(file: Path, number: int | None = None) -> Partition:
     """Find the root file system of the device.
 
-    That is the partition `number`, if one is named. Else the one labelled `otaroot`, else the one
-    with a deployment of OSTree, else the one with `/var`, else the last with ext4.
-    Raises `PreloadError` if there is none, or if the image is cut.
+    It is the partition `number` if that is given. Otherwise it is the one labelled `otaroot`, the
+    one with an OSTree deployment, the one with `/var`, or the last one with ext4, in this order.
+    Raises `PreloadError` if there is none, or if the image is truncated.
     """
     superblock = Superblock.read(file, 0)
     if superblock is not None:
@@ -119,13 +119,15 @@ def find_root(file: Path, number: int | None = None) -> Partition:
                 f"its file system has {superblock.blocks * superblock.block_size} bytes", size
             )
         if number is not None:
-            raise PreloadError("the image has no partitions", "leave --partition out")
+            raise PreloadError("the image has no partitions", "leave out --partition")
         return Partition(file, 0, size, label=superblock.label)
     partitions = _partitions(file)
     if number is not None:
         partitions = [partition for partition in partitions if partition.number == number]
         if not partitions:
-            raise PreloadError(f"the image has no partition {number}", "sfdisk --list names them")
+            raise PreloadError(
+                f"the image has no partition {number}", "list its partitions with sfdisk --list"
+            )
     found = [
         replace(partition, label=superblock.label)
         for partition in partitions
@@ -138,19 +140,19 @@ def find_root(file: Path, number: int | None = None) -> Partition:
         formats = ", ".join(dict.fromkeys(kinds))
         raise PreloadError(
             f"the image has no ext4 file system{f', but {formats}' if formats else ''}",
-            "give an ext4 image, or a disk image (.wic) with an ext4 partition",
+            "use an ext4 image, or a disk image (.wic) with an ext4 partition",
         )
     labelled = [partition for partition in found if partition.label == ROOT_LABEL]
     if len(labelled) > 1:
         raise PreloadError(
             f"{len(labelled)} partitions are labelled {ROOT_LABEL!r}",
-            "only one can be the root file system: name it with --partition, or e2label names them",
+            "choose the root file system with --partition, or change a label with e2label",
         )
     return (labelled or sorted(found, key=_likelihood))[-1]
 
 
 def _likelihood(partition: Partition) -> int:
-    """Return how likely this is the root file system; of equals the last is."""
+    """Return how likely this is the root file system; of equals, the last one counts."""
     try:
         layout = Layout.find(FileSystem(partition.file, partition.start))
     except PreloadError:
@@ -159,7 +161,7 @@ def _likelihood(partition: Partition) -> int:
 
 
 def _unsupported_format(file: Path, start: int) -> str | None:
-    """Return what begins at an offset, if it is something that we know and cannot use."""
+    """Return a description of the unsupported format that begins at `start`, if it is known."""
     with file.open("rb") as stream:
         for offset, magic, name in _UNSUPPORTED:
             stream.seek(start + offset)
@@ -170,23 +172,23 @@ def _unsupported_format(file: Path, start: int) -> str | None:
 
 def _truncated(what: str, size: int) -> PreloadError:
     return PreloadError(
-        f"the image is cut: {what}, the file {size}", "download or build it again, whole"
+        f"the image is truncated: {what}, the file has {size}", "download or build it again"
     )
 
 
 def _partitions(file: Path) -> list[Partition]:
-    """Return all partitions, in the order in which they lie on the disk."""
+    """Return all partitions in their order on the disk."""
     unsupported = _unsupported_format(file, 0)
     if unsupported is not None:
         raise PreloadError(
-            f"the image is {unsupported}", "give a raw disk image (.wic) or ext4 image"
+            f"the image is {unsupported}", "use a raw disk image (.wic) or an ext4 image"
         )
     done = tool.run(("sfdisk", "--json", str(file)), accepted=(0, 1))
     if done.returncode:
         output = done.stderr.decode(errors="replace").strip().replace("\n", " ")
         raise PreloadError(
             f"the image has neither an ext4 file system nor a partition table: {output}",
-            "give an ext4 image, or a disk image (.wic) with an ext4 partition",
+            "use an ext4 image, or a disk image (.wic) with an ext4 partition",
         )
     table: dict[str, Any] = json.loads(done.stdout)["partitiontable"]
     sector = int(table.get("sectorsize", 512))
@@ -194,8 +196,8 @@ def _partitions(file: Path) -> list[Partition]:
     if table.get("label") == "dos" and any(entry["type"] == _PROTECTIVE for entry in entries):
         output = done.stderr.decode(errors="replace").strip()
         raise PreloadError(
-            f"the image is cut, or its partition table (GPT) is damaged: {output}",
-            "download or build it again, whole",
+            f"the image is truncated, or its partition table (GPT) is damaged: {output}",
+            "download or build it again",
         )
     extended = next((entry for entry in entries if entry["type"] in _EXTENDED), None)
     found = []
@@ -228,7 +230,7 @@ def _number(entry: dict[str, Any]) -> int:
 
 
 def enlarge(partition: Partition, size: int) -> Partition:
-    """Make the partition at least `size` bytes large, and the file too if need be.
+    """Enlarge the partition to at least `size` bytes, and the file if needed.
 
     Raises `PreloadError` if another partition is in the way.
     """
@@ -238,11 +240,11 @@ def enlarge(partition: Partition, size: int) -> Partition:
         return replace(partition, size=size)
     if partition.max_size is not None and size > partition.max_size:
         raise PreloadError(
-            f"partition {partition.number} needs {size} bytes, but has room for "
-            f"{partition.max_size} before the next one",
+            f"partition {partition.number} needs {size} bytes, but the next partition leaves it "
+            f"only {partition.max_size}",
             "build the image with the root file system last, or with more free space in it",
         )
-    least = partition.start + size + _ALIGNMENT  # behind it lies the copy of a GPT
+    least = partition.start + size + _ALIGNMENT  # leaves space for the backup GPT at the end
     if least > partition.file.stat().st_size:
         os.truncate(partition.file, least)
     options = ("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--wipe=never")
@@ -250,16 +252,16 @@ def enlarge(partition: Partition, size: int) -> Partition:
         tool.run((*options, "-N", str(partition.extended), str(partition.file)), stdin=b", +\n")
     argv = (*options, "-N", str(partition.number), str(partition.file))
     tool.run(argv, stdin=f", {size // 512}\n".encode())
-    # Where the partition has grown to, a GPT may have had its copy: new blocks are zeros.
+    # The new part of the partition may contain the old backup GPT: turn it into zeros.
     span = (f"--offset={partition.start + partition.size}", f"--length={size - partition.size}")
     tool.run(("fallocate", "--punch-hole", *span, str(partition.file)))
     return replace(partition, size=size)
 
 
 def copy_range(source: Path, target: Path, *, skip: int, seek: int, size: int) -> None:
-    """Copy `size` bytes from offset `skip` of one file to offset `seek` of another, holes left out.
+    """Copy `size` bytes from offset `skip` of one file to offset `seek` of another, without holes.
 
-    What lies in the target where the source has a hole stays.
+    Where the source has a hole, the target keeps its content.
     """
     with source.open("rb") as reading, target.open("r+b" if target.exists() else "wb") as writing:
         if target.stat().st_size < seek + size:
@@ -277,7 +279,7 @@ def copy_range(source: Path, target: Path, *, skip: int, seek: int, size: int) -
 
 
 def extents(descriptor: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Yield what is no hole in a file between two offsets, as (begin, end)."""
+    """Yield the data of a file between two offsets, without holes, as (begin, end)."""
     position = start
     while position < stop:
         try:

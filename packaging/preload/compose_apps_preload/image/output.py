@@ -1,4 +1,4 @@
-"""The finished image: compressed if asked for, with its block map, in its place in one step."""
+"""Publishing the finished image: compressed if asked for, with a block map, in one step."""
 
 import contextlib
 import hashlib
@@ -18,16 +18,16 @@ _ZERO_CHUNK = bytes(_CHUNK)
 
 
 def bmap_name(target: Path) -> Path:
-    """Return where the block map of an image lies: `x.wic.bmap` for `x.wic` and `x.wic.gz`."""
+    """Return the path of an image's block map: `x.wic.bmap` for `x.wic` and `x.wic.gz`."""
     name = target.stem if compression.of_name(target) else target.name
     return target.with_name(f"{name}.bmap")
 
 
 def publish(image: Path, partition: Partition, target: Path, work: Path) -> None:
-    """Move `image`, or what it is packed to, to `target`, and its block map beside it.
+    """Move `image`, compressed if `target` says so, to `target`, with its block map beside it.
 
-    `partition` is the root file system in it: its free blocks need not be written.
-    Raises OSError or `PreloadError`; there is nothing at `target` then that was not there before.
+    `partition` is the root file system in it, whose free blocks need not be written to a device.
+    Raises OSError or `PreloadError`; `target` is then what it was before.
     """
     compresses = compression.of_name(target) is not None
     size = image.stat().st_size
@@ -51,17 +51,17 @@ def publish(image: Path, partition: Partition, target: Path, work: Path) -> None
     finished = packed if compresses else image
     for file in (block_map, finished):
         _sync(file)
-    # The image comes last: with it, all is there.
+    # The image comes last: once it exists, everything exists.
     block_map.replace(bmap_name(target))
     finished.replace(target)
     _sync(target.parent)
 
 
 def _used(image: Path, partition: Partition, work: Path) -> Iterator[tuple[int, int]]:
-    """Yield what has to be written, as (begin, end) in bytes.
+    """Yield the ranges that have to be written, as (begin, end) in bytes.
 
-    Holes of the file are no guide: zeros that are in use, in a boot partition or a file, must be
-    written, or the device keeps what was there before.
+    Holes in the file do not tell: zeros that are in use, in a boot partition or in a file, must be
+    written, or the device keeps its old data there.
     """
     yield 0, partition.start
     yield partition.start + partition.size, image.stat().st_size
@@ -75,7 +75,7 @@ def _used(image: Path, partition: Partition, work: Path) -> Iterator[tuple[int, 
 
 
 def _copy(source: IO[bytes], begin: int, end: int, sink: Sink | None, progress: Step) -> str:
-    """Pass a range on, and return its sha256 in hex."""
+    """Copy a range to the sink, if there is one, and return its sha256 in hex."""
     digest = hashlib.sha256()
     source.seek(begin)
     while begin < end:

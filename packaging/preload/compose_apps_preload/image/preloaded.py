@@ -1,4 +1,4 @@
-"""What an image is preloaded with already: read it, keep its blobs, take it out."""
+"""The apps that an image is preloaded with already: read them, keep their blobs, remove them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from .layout import Layout
 
 @dataclass(frozen=True)
 class Preloaded:
-    """The preloaded apps of an image: name to version; None if nothing tells the version.
+    """The preloaded apps of an image: name to version, or None if the version is unknown.
 
-    `installed` are the apps that the image's own installed_versions names, preloaded or not.
+    `installed` are the apps that the image's installed_versions names, preloaded or not.
     """
 
     apps: Mapping[str, str | None]
@@ -28,7 +28,7 @@ class Preloaded:
 
     @classmethod
     def read(cls, system: FileSystem, layout: Layout) -> "Preloaded":
-        """Look into an image; raises `PreloadError` if its installed_versions is damaged."""
+        """Read an image; raises `PreloadError` if its installed_versions is damaged."""
         installed = installed_versions.apps(system.read(layout.installed_versions))
         apps: dict[str, str | None] = dict.fromkeys(system.names(layout.compose_apps))
         for name in system.names(f"{layout.reset_apps}/apps"):
@@ -43,14 +43,14 @@ class Preloaded:
 
 
 def keep_blobs(system: FileSystem, layout: Layout, cache: Cache, scratch: Path) -> None:
-    """Put all blobs of the restorable store into the cache, so that nobody need fetch them."""
+    """Move all blobs of the restorable store into the cache, so that they need not be fetched."""
     system.dump(f"{layout.reset_apps}/blobs", scratch)
     for file in (scratch / "blobs").glob("sha256/*"):
         cache.adopt(file)
 
 
 def remove(system: FileSystem, layout: Layout, scratch: Path) -> None:
-    """Take all that is preloaded out of a file system; raises `PreloadError`."""
+    """Remove all preloaded apps and images from a file system; raises `PreloadError`."""
     paths = [f"{layout.compose_apps}/{name}" for name in system.names(layout.compose_apps)]
     paths += [f"{layout.reset_apps}/{name}" for name in system.names(layout.reset_apps)]
     paths += [f"{layout.docker}/{name}" for name in ("image", "overlay2")]

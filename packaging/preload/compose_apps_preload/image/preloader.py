@@ -1,4 +1,4 @@
-"""Making a preloaded image: the steps, from what is asked for to the image in its place."""
+"""Making a preloaded image: all steps, from the request to the finished file."""
 
 import contextlib
 import os
@@ -43,10 +43,10 @@ from .progress import megabytes, step
 from .skopeo import Registries
 
 SPARE_BYTES = 64 << 20
-"""What stays free in the root file system: containers write before it grows at the first boot."""
+"""Free space in the root file system. Containers write before it grows at the first boot."""
 
 _EXPANSION = 3
-"""A guess: how much larger than what is packed is what it unpacks to."""
+"""An estimate of how much larger an image becomes when docker unpacks it."""
 
 _REMOVAL_SECONDS = 10.0
 _PARALLEL_REQUESTS = 6  # requests to registries
@@ -58,7 +58,7 @@ _PROGRAMS = (
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for. `sources` are folders and references of apps."""
+    """The image to make. `sources` are folders and references of apps."""
 
     source: Path
     target: Path
@@ -68,32 +68,32 @@ class Request:
     docker: bool = True
     default_apps: tuple[str, ...] | None = None
     only: tuple[str, ...] | None = None
-    """Names of apps that are to be taken from `sources`; None: all of them."""
+    """The names of the apps to take from `sources`; None takes all of them."""
     variables: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    """What the images in apps' folders are interpolated with."""
+    """The variables for the compose files in apps' folders."""
     partition: int | None = None
-    """The number of the root file system's partition; None: it is looked for."""
+    """The number of the partition with the root file system; None searches for it."""
     spare: int = SPARE_BYTES
-    """Bytes that stay free in the root file system."""
+    """How many bytes stay free in the root file system."""
     replace: bool = False
-    """Whether the image may be preloaded already: its apps stay, but for those of `sources`."""
+    """Whether the image may be preloaded already. Its apps stay, except those in `sources`."""
     removed: tuple[str, ...] = ()
-    """Names of apps that are preloaded already, and shall not be any longer."""
+    """The names of preloaded apps to remove."""
     dry_run: bool = False
-    """Whether to only tell what would be done, on standard output."""
+    """Whether to only print what would be done."""
 
 
 def make(request: Request) -> None:
-    """Make the image; raises `PreloadError`, and then there is none."""
+    """Make the image. Raises `PreloadError`; no image is left behind then."""
     _check_files(request.source, request.target)
-    # Whatever is missing is said before anything is fetched.
+    # Report missing programs before anything is fetched.
     tool.check(*_PROGRAMS, *compression.programs(request.source, request.target))
     engine = docker_store.check() if request.docker and not request.dry_run else None
     cache = Cache.of_user()
     with _workspace(request.target) as work, cache.locked():
         lint_apps.warn([Path(source) for source in request.sources if Path(source).is_dir()])
         if request.sources and not request.replace and not request.removed:
-            _selected_sources(request, {})  # what is wrong is said before the image is looked at
+            _selected_sources(request, {})  # report wrong names before the image is read
         copy = _unpacked(request.source, work)
         partition = disk.find_root(copy or request.source, request.partition)
         system = FileSystem(partition.file, partition.start)
@@ -133,9 +133,9 @@ def make(request: Request) -> None:
         with step("checking the file system"):
             system.check()
         if not existing.is_empty:
-            with step("taking out what was preloaded"):
+            with step("removing the old apps"):
                 preloaded.remove(system, layout, work)
-                # What was removed counts as free from now on.
+                # This makes the removed blocks count as free.
                 system.repair()
         staging = Settings(root=work / "root")
         blobs = staging.reset_apps / "blobs" if request.restorable else work / "blobs"
@@ -173,30 +173,30 @@ def make(request: Request) -> None:
 
 def _check_files(source: Path, target: Path) -> None:
     if not source.exists():
-        raise PreloadError(f"there is no image {source}", "give a .wic or .ext4 file")
+        raise PreloadError(f"{source} does not exist", "name a .wic or .ext4 file")
     if not source.is_file():
-        raise PreloadError(f"{source} is no plain file", "give a .wic or .ext4 file")
+        raise PreloadError(f"{source} is not a regular file", "name a .wic or .ext4 file")
     if not target.parent.is_dir():
-        raise PreloadError(f"there is no folder {target.parent}", "make it first")
+        raise PreloadError(f"the folder {target.parent} does not exist", "create it first")
     compression.check_name(target)
     for made in (target, output.bmap_name(target)):
         if made.is_dir():
-            raise PreloadError(f"{made} is a folder", "name the file to be made")
+            raise PreloadError(f"{made} is a folder", "name the file to make")
         if made.exists() and not made.is_file():
             raise PreloadError(
-                f"{made} is no plain file, and would be replaced by one",
-                "name a file; bmaptool copy writes it to a device",
+                f"{made} is not a regular file, and would be replaced by one",
+                "name a file; then write it to a device with bmaptool copy",
             )
         if made.exists() and made.samefile(source):
             raise PreloadError(
-                f"{made} is the input, and would be overwritten",
-                "an input is never modified: name another output",
+                f"{made} is the input image, and would be overwritten",
+                "name another output; the input is never modified",
             )
 
 
 @contextlib.contextmanager
 def _threads(registries: Registries) -> Iterator[ThreadPoolExecutor]:
-    """Lend threads that read registries; if one fails, or all is interrupted, none goes on."""
+    """Yield threads that read registries. If one fails or is interrupted, all of them stop."""
     with ThreadPoolExecutor(_PARALLEL_REQUESTS) as pool:
         try:
             yield pool
@@ -207,9 +207,9 @@ def _threads(registries: Registries) -> Iterator[ThreadPoolExecutor]:
 
 
 def _kept_sources(request: Request, existing: Preloaded) -> Mapping[str, str]:
-    """Return the sources of the apps that are the image's own, by name."""
+    """Return the sources of the apps that the image itself determines, by name."""
     if existing.is_empty:
-        # The image says which apps belong to it: an image of a Target.
+        # An image that belongs to a Target names the apps of this Target.
         return {} if request.sources else existing.installed
     named = {app.name_of(source) for source in request.sources}
     unknown = [name for name in request.removed if name not in existing.apps]
@@ -224,8 +224,8 @@ def _kept_sources(request: Request, existing: Preloaded) -> Mapping[str, str]:
             continue
         if uri is None and (request.replace or request.removed):
             raise PreloadError(
-                f"nothing in the image tells the version of app {name!r}, which is to stay",
-                f"give it with --app, or take it out with --remove {name}",
+                f"app {name!r} is to stay, but nothing in the image says which version it is",
+                f"give it with --app, or remove it with --remove {name}",
             )
         found[name] = str(uri)
     return found
@@ -237,28 +237,28 @@ def _selected_sources(request: Request, kept: Mapping[str, str]) -> list[str]:
     for source in request.sources:
         name = app.name_of(source)
         if name in sources:
-            raise PreloadError(f"app {name!r} is given twice", f"leave one --app {source} out")
+            raise PreloadError(f"app {name!r} is given twice", f"leave out one --app {source}")
         sources[name] = source
     names = list(sources) if request.only is None else list(request.only)
     sources = {**kept, **sources}
     names += [name for name in kept if name not in names]
     if not names:
         raise PreloadError(
-            "no app is to be preloaded, and the image names none of its own",
-            "give apps with --app, or a Target's with --targets and --target",
+            "there is no app to preload: none is given, and the image names none",
+            "give apps with --app, or a Target with --targets and --target",
         )
     for name in (*names, *(request.default_apps or ())):
         if name not in sources or name not in names:
             raise PreloadError(
-                f"unknown app {name!r}; these are to be preloaded: {', '.join(sources)}",
-                "give it with --app, or correct its name",
+                f"unknown app {name!r}; the apps to preload are {', '.join(sources)}",
+                "add it with --app, or correct the name",
             )
     return [sources[name] for name in names]
 
 
 @contextlib.contextmanager
 def _workspace(target: Path) -> Iterator[Path]:
-    """Lend a folder beside `target`, from where a file can be moved there in one step."""
+    """Yield a folder beside `target`. A file in it can be moved to `target` in one step."""
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent or None))
     try:
         yield folder.resolve()
@@ -268,7 +268,7 @@ def _workspace(target: Path) -> Iterator[Path]:
 
 
 def _remove(folder: Path) -> None:
-    # On Ctrl-C Python does not wait long for the program that it has killed, which may still write.
+    # On Ctrl-C, Python waits only briefly for the program it has killed, which may still write.
     deadline = time.monotonic() + _REMOVAL_SECONDS
     while folder.exists():
         try:
@@ -280,7 +280,7 @@ def _remove(folder: Path) -> None:
 
 
 def _unpacked(source: Path, work: Path) -> Path | None:
-    """Unpack a packed image; None for one that can be looked at where it is."""
+    """Decompress an image; return None if it is not compressed and can be read in place."""
     if not compression.is_packed(source):
         return None
     size = compression.unpacked_size(source)
@@ -292,8 +292,8 @@ def _unpacked(source: Path, work: Path) -> Path | None:
 
 def _warn(images: Mapping[str, oci.Image], wanted: Platform) -> None:
     warnings = [
-        f"{image.reference} has no {wanted.architecture}: {image.platform} is taken, as containerd "
-        "does on the device"
+        f"{image.reference} does not support {wanted.architecture}: using {image.platform}, as "
+        "containerd does on the device"
         for image in images.values()
         if image.platform.architecture != wanted.architecture
     ]
@@ -302,14 +302,14 @@ def _warn(images: Mapping[str, oci.Image], wanted: Platform) -> None:
 
 
 def _size(images: Iterable[oci.Image]) -> int:
-    """Return the bytes of all blobs, each counted once."""
+    """Return the size of all blobs in bytes; each blob counts once."""
     return sum(blob.size for blob in {blob for image in images for blob in image.blobs})
 
 
 def _check_space(
     request: Request, images: Mapping[str, oci.Image], work: Path, cache: Cache
 ) -> None:
-    """Raise `PreloadError` if the folder of the output, or the cache, has too little space."""
+    """Raise `PreloadError` if the output's folder or the cache has too little space."""
     packed = _size(images.values())
     missing = packed - sum(
         blob.size
@@ -334,9 +334,9 @@ def _check_free(folder: Path, needed: int) -> None:
     if needed > free:
         location = folder.parent if folder.name.startswith(".") else folder
         raise PreloadError(
-            f"{location.resolve()} has too little space: about {megabytes(needed)} are "
-            f"needed for a while, {megabytes(free)} are free",
-            "free some, or put the output elsewhere",
+            f"{location.resolve()} has too little space: the run needs about "
+            f"{megabytes(needed)}, {megabytes(free)} are free",
+            "free some space, or write the output elsewhere",
         )
 
 
@@ -344,8 +344,8 @@ def _check_not_preloaded(request: Request, existing: Preloaded) -> None:
     if not request.replace and not request.removed:
         raise PreloadError(
             f"the image is preloaded already, with {', '.join(existing.apps) or 'docker images'}",
-            "start from an image without apps; or --replace keeps its apps, and adds or exchanges "
-            "those that you give; or --remove APP takes one out",
+            "start from an image without apps; or add or replace apps with --replace; or remove "
+            "one with --remove APP",
         )
 
 
@@ -357,7 +357,7 @@ def _stage(
     installed: bytes | None,
     default_apps: Sequence[str] | None,
 ) -> None:
-    """Put into `stage` what is to lie in /var, but for docker's store."""
+    """Put into `staging` all files for /var, except docker's store."""
     for each in apps:
         app.unpack(each, staging.compose_apps / each.name)
         if request.restorable:
@@ -372,7 +372,7 @@ def _stage(
 
 
 def _default_apps(request: Request, system: FileSystem, layout: Layout) -> Sequence[str] | None:
-    """Return the shortlist to write; None: what is there stays, or there is none."""
+    """Return the shortlist to write; None leaves the image's shortlist as it is."""
     found = system.read(layout.default_apps)
     if request.default_apps is not None or found is None or not request.removed:
         return request.default_apps
@@ -382,9 +382,9 @@ def _default_apps(request: Request, system: FileSystem, layout: Layout) -> Seque
 def _installed(
     system: FileSystem, layout: Layout, apps: Sequence[App], removed: Sequence[str]
 ) -> bytes | None:
-    """Return the image's installed_versions with these apps in it; None if it has none.
+    """Return the image's installed_versions with these apps added; None if it has no such file.
 
-    It tells aktualizr-lite, and the agent, which version of an app belongs to the image.
+    The file tells aktualizr-lite and the agent which version of an app belongs to the image.
     """
     found = system.read(layout.installed_versions)
     if found is None:
@@ -400,7 +400,7 @@ def _plan(
     images: Mapping[str, oci.Image],
     cache: Cache,
 ) -> str:
-    """Return, for a person, what would be done."""
+    """Return a description of what would be done."""
     superblock = FileSystem(partition.file, partition.start).superblock
     free = superblock.free_blocks * superblock.block_size
     blobs = {blob for image in images.values() for blob in image.blobs}
@@ -410,21 +410,21 @@ def _plan(
     needed = bundles + packed * (request.restorable + request.docker * _EXPANSION) + request.spare
     where = f"partition {partition.number}" if partition.number else "the whole image"
     label = f", labelled {partition.label!r}" if partition.label else ""
-    lines = [f"root file system: {where}{label}; apps go into {layout.var}"]
+    lines = [f"root file system: {where}{label}; apps are written to {layout.var}"]
     for each in apps:
         lines.append(f"{each.name}  {each.uri}")
         lines += (
             f"  {reference}  {images[reference].platform}, {megabytes(_size([images[reference]]))}"
             for reference in each.images
         )
-    lines += (f"{name}  is taken out" for name in request.removed)
-    lines.append(f"to fetch: {megabytes(missing)} of {megabytes(packed)}; the cache has the rest")
+    lines += (f"{name}  is removed" for name in request.removed)
+    lines.append(f"to fetch: {megabytes(missing)} of {megabytes(packed)}; the rest is in the cache")
     lines.append(f"the image grows by about {megabytes(max(0, needed - free))}")
     return "\n".join(lines)
 
 
 def _make_room(partition: Partition, trees: Sequence[Tree], spare: int, work: Path) -> Partition:
-    """Make the partition and its file system large enough for `trees`, if they are not."""
+    """Enlarge the partition and its file system if `trees` need more space."""
     superblock = FileSystem(partition.file, partition.start).superblock
     block = superblock.block_size
     needed = usage(trees, block)
@@ -434,7 +434,7 @@ def _make_room(partition: Partition, trees: Sequence[Tree], spare: int, work: Pa
         blocks = max(blocks, groups * superblock.blocks_per_group)
     if blocks <= 0:
         return partition
-    # Each new group of blocks holds a table of inodes, two bitmaps, perhaps a superblock.
+    # Each new block group has an inode table, two bitmaps, and perhaps a superblock.
     table = superblock.inodes_per_group * superblock.inode_size // block + 2
     groups = blocks // (superblock.blocks_per_group - table) + 1
     size = (superblock.blocks + blocks + groups * table) * block
@@ -446,11 +446,12 @@ def _make_room(partition: Partition, trees: Sequence[Tree], spare: int, work: Pa
 
 
 def _resize(partition: Partition, work: Path) -> None:
-    """Let the file system fill its partition."""
+    """Grow the file system to the size of its partition."""
     if not partition.start:
         FileSystem(partition.file).resize(partition.size)
         return
-    # resize2fs knows no end of a partition in a file: it works on the partition alone.
+    # resize2fs cannot be told where a partition ends inside an image file, so it gets a copy of
+    # the partition alone.
     alone = work / "partition"
     disk.copy_range(partition.file, alone, skip=partition.start, seek=0, size=partition.size)
     FileSystem(alone).resize(partition.size)
@@ -461,7 +462,7 @@ def _resize(partition: Partition, work: Path) -> None:
 def _verify(
     system: FileSystem, layout: Layout, apps: Sequence[App], request: Request, work: Path
 ) -> None:
-    """Read what was made back as `verify` does; raises `PreloadError` if anything is wrong."""
+    """Check the new image as `verify` does; raise `PreloadError` if anything is wrong."""
     bom = BillOfMaterials(request.target.name, layout.var)
     scratch = work / "read-back"
     scratch.mkdir()
@@ -471,9 +472,9 @@ def _verify(
     problems = list(bom.problems)
     stores = ("restorable",) * request.restorable + ("docker",) * request.docker
     if bom.stores != stores or {each.name for each in bom.apps} != {each.name for each in apps}:
-        problems.append("not all apps, or not both stores, are in it")
+        problems.append("apps or a store are missing in it")
     if problems:
         raise PreloadError(
-            f"the image that was made is broken: {'; '.join(problems[:5])}",
-            "nothing was written; is the disk sound? Then this is a bug: please report it",
+            f"the new image is broken: {'; '.join(problems[:5])}",
+            "nothing was written; check the disk, and if it is sound, please report this bug",
         )

@@ -1,6 +1,6 @@
-"""The bill of materials as an SPDX document; source of the format: SPDX 2.3, in JSON.
+"""The bill of materials as an SPDX 2.3 document in JSON.
 
-Written here, for no library of SPDX is in Debian; the tests have one check it.
+Debian has no SPDX library, so the document is written here. The tests check it with a library.
 """
 
 import datetime
@@ -15,7 +15,7 @@ _NONE = "NOASSERTION"
 
 
 def document(bom: BillOfMaterials) -> dict[str, Any]:
-    """Return the document: the image contains apps, which depend on images, which have layers."""
+    """Return the document: the image contains apps, apps depend on images, images have layers."""
     packages: dict[str, dict[str, Any]] = {}
     relations: dict[tuple[str, str, str], None] = {}
 
@@ -61,7 +61,7 @@ def document(bom: BillOfMaterials) -> dict[str, Any]:
 def _package(
     identifier: str, name: str, purpose: str, reference: str | None = None
 ) -> dict[str, Any]:
-    """Return a package; `reference` ends with its digest, if it has one."""
+    """Return a package. `reference`, if there is one, ends with the digest of the package."""
     found: dict[str, Any] = {
         "SPDXID": identifier,
         "name": name,

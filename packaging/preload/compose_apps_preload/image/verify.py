@@ -1,4 +1,4 @@
-"""`verify`: read a preloaded image back, check every image of every app, and list all of it."""
+"""`verify`: check every image of every app in a preloaded image, and list them."""
 
 import argparse
 import json
@@ -17,23 +17,30 @@ from .layout import Layout
 from .progress import megabytes, step
 
 SCHEMA = 1
-"""Of the JSON; a number that grows when a field changes its meaning."""
+"""The version of the JSON document. It grows when a key changes its meaning."""
 
 
 def add_command(commands: command.Subparsers) -> None:
     """Add `verify` to the command line."""
     parser = commands.add_parser(
         "verify",
-        help="check a preloaded image, and list what is in it",
-        description="Check that every image of every app is in the stores of a preloaded image.",
-        epilog="exit status: 0 all is there; 1 something is missing or damaged; 2 wrong usage",
+        help="check a preloaded image, and list its contents",
+        description="Check that the stores of a preloaded image hold every image of every app.",
+        epilog="exit status: 0 nothing is missing; 1 something is missing or damaged; "
+        "2 wrong usage",
     )
-    parser.add_argument("image", type=Path, metavar="IMAGE", help=".wic or .ext4, perhaps packed")
+    parser.add_argument(
+        "image",
+        type=Path,
+        metavar="IMAGE",
+        help="a .wic or .ext4 image, optionally compressed",
+    )
     parser.add_argument(
         "--format",
         choices=("text", "json", "spdx"),
         default="text",
-        help="for people, the bill of materials as JSON, or as SPDX 2.3 in JSON (default: text)",
+        help="text for people, or the bill of materials as JSON or as SPDX 2.3 in JSON "
+        "(default: text)",
     )
     parser.add_argument(
         "--json",
@@ -46,7 +53,7 @@ def add_command(commands: command.Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     bom = verify(options.image)
     if options.format == "json":
         print(json.dumps({"schema": SCHEMA, **asdict(bom)}, indent=2))
@@ -60,9 +67,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def verify(image: Path) -> BillOfMaterials:
-    """Read the image back; raises `PreloadError` if it is none. Needs space in TMPDIR."""
+    """Read a preloaded image, which needs space in TMPDIR; raises `PreloadError` if it cannot."""
     if not image.is_file():
-        raise PreloadError(f"there is no image {image}", "give a .wic or .ext4 file")
+        raise PreloadError(f"{image} does not exist", "name a .wic or .ext4 file")
     tool.check("debugfs", "sfdisk", *compression.programs(image, image))
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -81,7 +88,7 @@ def verify(image: Path) -> BillOfMaterials:
 
 
 def text(bom: BillOfMaterials) -> str:
-    """Return the report for a person."""
+    """Return the bill of materials as text for people."""
     lines = [f"{bom.image}: {len(bom.apps)} apps; stores: {', '.join(bom.stores) or 'none'}"]
     if bom.default_apps is not None:
         lines.append(f"default-apps: {', '.join(bom.default_apps) or 'none'}")
