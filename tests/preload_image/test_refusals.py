@@ -263,7 +263,7 @@ def test_an_image_whose_layers_are_not_what_its_config_says_is_refused(
     folder = app(tmp_path / "lying", f"services:\n  one:\n    image: {reference}\n")
     said = refused(source, "--app", folder)
     assert "the new image is broken" in said
-    assert "does not unpack to sha256:" in said
+    assert "does not decompress to sha256:" in said
 
 
 def test_missing_programs_are_told_before_anything_is_fetched(

@@ -94,8 +94,8 @@ def test_what_fails_for_a_moment_is_tried_again(
 @pytest.mark.parametrize(
     ("status", "hint"),
     [
-        (401, "log in: skopeo login hub.example.test"),
-        (403, "log in: skopeo login hub.example.test"),
+        (401, "log in with skopeo login hub.example.test"),
+        (403, "log in with skopeo login hub.example.test"),
         (404, "correct the name"),
         (503, "try again later"),
     ],
