@@ -19,7 +19,7 @@ class Assignment:
 
 
 def parse(text: str) -> Iterator[Assignment]:
-    """Yield the assignments in the text of a `.env`; lines that are none are passed over."""
+    """Yield the assignments in the text of a `.env`; other lines are skipped."""
     for binding in parse_stream(io.StringIO(text)):
         if binding.key is not None and binding.value is not None:
             # What was read begins with the blank lines above the assignment.
