@@ -1,4 +1,4 @@
-"""What is known of an app's variables from its files alone: its `.env`, and what is not set."""
+"""The variables of an app, as far as its own files determine them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,14 +11,14 @@ from ..yaml_tree import MAX_BYTES
 
 @dataclass(frozen=True)
 class Environment:
-    """What an app's `.env` sets, and in which line; a value that needs others is None."""
+    """The variables in an app's `.env`, and their lines. A value with variables in it is None."""
 
     values: Mapping[str, str | None] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict)
 
 
 def read(folder: Path) -> Environment:
-    """Read the `.env` of an app; without one, or if it cannot be read, nothing is set."""
+    """Read the `.env` of an app; empty if there is none or it cannot be read."""
     try:
         with (folder / env_file.ENV_FILE).open("rb") as stream:
             data = stream.read(MAX_BYTES)
@@ -34,9 +34,9 @@ def read(folder: Path) -> Environment:
 
 @dataclass(frozen=True)
 class Text:
-    """A text with its variables replaced: None if one of them is not known.
+    """A text with its variables replaced; None if one of them is unknown.
 
-    `missing` are those that compose insists on (`${VAR:?}`), and that are not set.
+    `missing` are the variables that compose requires (`${VAR:?}`) and that are not set.
     """
 
     value: str | None
