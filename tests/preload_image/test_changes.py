@@ -66,7 +66,7 @@ def test_an_app_is_replaced_and_another_added(
     [
         ((), "the image is preloaded already, with shop, telemetry"),
         (("--remove", "shpo"), "unknown app 'shpo'; the image is preloaded with shop, telemetry"),
-        (("--remove", "shop", "--remove", "telemetry"), "no app is to be preloaded"),
+        (("--remove", "shop", "--remove", "telemetry"), "there is no app to preload"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
@@ -114,7 +114,7 @@ def test_a_dry_run_tells_and_writes_nothing(
     assert "root file system: partition 2, labelled 'otaroot'" in told
     assert f"shop  {HOST}/factory/shop@sha256:" in told
     assert f"{HOST}/factory/web@sha256:" in told
-    assert "to fetch: 0.0 MB of 0.3 MB; the cache has the rest" in told
+    assert "to fetch: 0.0 MB of 0.3 MB; the rest is in the cache" in told
     assert "the image grows by about " in told
     assert {each.name for each in tmp_path.iterdir()} == before
 

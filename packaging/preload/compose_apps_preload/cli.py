@@ -1,4 +1,4 @@
-"""The command line: a subcommand per module of `COMMANDS`."""
+"""The command line, with one subcommand for each module in `COMMANDS`."""
 
 import argparse
 import os
@@ -12,10 +12,11 @@ from .errors import PreloadError
 from .image import cache, make, verify
 
 COMMANDS = (resolve, matrix, lint, lint_apps, make, verify, cache)
-"""Each has `add_command`, see `command`."""
+"""Each of these modules has `add_command`; see `command`."""
 
 _DESCRIPTION = (
-    "Which Compose apps a FoundriesFactory Target is preloaded with, and images that are."
+    "Show which Compose apps a FoundriesFactory Target is preloaded with, and make, change and\n"
+    "check preloaded images."
 )
 
 _EPILOG = """\
@@ -27,8 +28,8 @@ examples:
   compose-apps-preload image lmp.wic.gz --app shop/ --arch arm64 -o lmp-shop.wic.gz
   compose-apps-preload verify lmp-shop.wic.gz
 
-exit status: 0 done; 1 it could not be done, or lint, lint-apps or
-verify found errors; 2 wrong usage"""
+exit status: 0 success; 1 failure, or errors found by lint, lint-apps or
+verify; 2 wrong usage; 130 interrupted"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        # Python would complain once more when it flushes stdout at its end.
+        # Otherwise Python reports the error again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # the reader has seen enough
+        if isinstance(error, BrokenPipeError):  # the reader closed the pipe
             return 141
         print(f"compose-apps-preload: {error}", file=sys.stderr)
         return 1

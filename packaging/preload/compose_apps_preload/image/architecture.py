@@ -1,4 +1,4 @@
-"""The architecture that an image's own programs are for."""
+"""The architecture of an image, judged by the programs in it."""
 
 import stat
 from collections.abc import Iterator
@@ -21,14 +21,14 @@ def check(system: FileSystem, layout: Layout, wanted: Platform) -> None:
         if found is not None:
             if found != wanted.architecture:
                 raise PreloadError(
-                    f"the image is for {found}, not for {wanted}: see {path} in it",
-                    f"name its architecture: --arch {found}",
+                    f"the image is for {found}, not for {wanted}, as {path} in it shows",
+                    f"use --arch {found}, or another image",
                 )
             return
 
 
 def _files(system: FileSystem, layout: Layout) -> Iterator[str]:
-    """Yield files that are probably programs, the most likely first."""
+    """Yield files that are probably programs, starting with the most likely ones."""
     for root in _roots(system, layout):
         for folder in _FOLDERS:
             names = system.names(f"{root}/{folder}")
@@ -39,7 +39,7 @@ def _files(system: FileSystem, layout: Layout) -> Iterator[str]:
 
 
 def _roots(system: FileSystem, layout: Layout) -> Iterator[str]:
-    """Yield where root file systems lie: OSTree's deployments, or the top."""
+    """Yield the paths of the root file systems: OSTree's deployments, or the top folder."""
     if not layout.var.startswith(DEPLOY):
         yield ""
         return

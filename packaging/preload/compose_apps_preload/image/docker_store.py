@@ -1,8 +1,8 @@
-"""docker's own store, filled by a dockerd that nobody else sees.
+"""docker's own store, filled by a private dockerd.
 
-It runs in namespaces of its own, whose network is a loopback and nothing more, with a data root of
-its own, and pulls by digest from a registry there that serves what was fetched before. Nothing of
-the images is executed, so their architecture does not matter. Needs root.
+This dockerd has its own data root and its own namespaces; its network is only a loopback device. It
+pulls by digest from a registry there, which serves the blobs fetched before. Nothing in the images
+is executed, so their architecture does not matter. This needs root.
 """
 
 import contextlib
@@ -23,25 +23,25 @@ from .docker_engine import Download, Engine
 from .oci import Image
 from .progress import step
 
-PARTS = ("image", "overlay2")
-"""What of docker's data root is an image's: the rest belongs to one device."""
+IMAGE_FOLDERS = ("image", "overlay2")
+"""The folders of docker's data root that go into an image. The rest belongs to one device."""
 
 _DOCKER_HUB = "docker.io"
 _START_SECONDS = 60.0
-_SIDE_BY_SIDE = 2  # images; dockerd fetches three layers of each at a time
+_PARALLEL_PULLS = 2  # images; dockerd fetches three layers of each at a time
 _SCRIPT = Path(__file__).with_name("dockerd.sh")
 
 
 def check() -> Engine | Download:
-    """Return the engine that will be used; raises `PreloadError` if the store cannot be made."""
+    """Return the engine to use; raises `PreloadError` if the store cannot be made."""
     if not privilege.is_root():
-        program = Path(sys.argv[0]).resolve()
-        itself = [sys.executable, "-m", "compose_apps_preload"]
-        itself = itself if program.name == "__main__.py" else [str(program)]
-        again = shlex.join(["sudo", *itself, *sys.argv[1:]])
+        script = Path(sys.argv[0]).resolve()
+        program = [sys.executable, "-m", "compose_apps_preload"]
+        program = program if script.name == "__main__.py" else [str(script)]
+        command = shlex.join(["sudo", *program, *sys.argv[1:]])
         raise PreloadError(
-            "docker's store can only be made as root",
-            f"run {again}, or leave the store out with --no-docker-store",
+            "only root can make docker's store",
+            f"run {command}, or leave out the store with --no-docker-store",
         )
     tool.check("unshare", "setpriv", "mount")
     with privilege.root():
@@ -52,14 +52,14 @@ def check() -> Engine | Download:
 def filled(
     images: Iterable[Image], blobs: Path, folder: Path, engine: Engine | Download
 ) -> Iterator[Path]:
-    """Pull images, whose blobs lie in `blobs`, and lend docker's data root. dockerd is stopped.
+    """Pull images from the blobs in `blobs`, stop dockerd, and yield docker's data root.
 
-    The data root is made in `folder`, and belongs to root. Raises `PreloadError`.
+    The data root is created in `folder` and belongs to root. Raises `PreloadError`.
     """
     images = list(images)
     with privilege.root():
         if isinstance(engine, Download):
-            engine = docker_engine.fetched(engine)
+            engine = docker_engine.fetch(engine)
         folder.mkdir()
         with _dockerd(engine, images, blobs, folder) as client:
 
@@ -67,21 +67,21 @@ def filled(
                 with step(f"docker pull {image.reference}"):
                     _pull(client, image)
 
-            with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+            with ThreadPoolExecutor(_PARALLEL_PULLS) as pool:
                 list(pool.map(pull, images))
         yield folder / "data"
 
 
 @contextlib.contextmanager
 def _dockerd(engine: Engine, images: Sequence[Image], blobs: Path, folder: Path) -> Iterator[Any]:
-    """Run dockerd, and lend a client of its API."""
+    """Run dockerd, and yield a client of its API."""
     hosts = sorted({skopeo.host(image.reference) for image in images} - {_DOCKER_HUB})
     ports = sorted({"80"} | {host.partition(":")[2] for host in hosts if ":" in host})
     names = ["localhost", *(host.partition(":")[0] for host in hosts)]
     (folder / "hosts").write_text("".join(f"127.0.0.1 {name}\n" for name in names))
     (folder / "daemon.json").write_text(json.dumps(_configuration(folder / "data", hosts)))
     argv = [
-        # Whatever becomes of this process, all of it ends.
+        # However this process ends, everything below it ends, too.
         *("setpriv", "--pdeathsig", "KILL"),
         *("unshare", "--mount", "--net", "--ipc", "--uts", "--pid"),
         *("--fork", "--kill-child", "--mount-proc"),
@@ -113,27 +113,27 @@ def _configuration(data: Path, hosts: Sequence[str]) -> dict[str, Any]:
         "exec-root": "/run/docker",
         "pidfile": "/run/dockerd.pid",
         "hosts": ["unix:///run/docker.sock"],
-        # What the device has: docker 29 would take containerd's store for an empty data root.
+        # As on the device. With an empty data root, docker 29 would choose containerd's store.
         "storage-driver": "overlay2",
         "features": {"containerd-snapshotter": False},
         "bridge": "none",
         "iptables": False,
         "ip6tables": False,
         "insecure-registries": list(hosts),
-        # Docker Hub is the one registry that is never insecure; a mirror of it may be.
+        # docker refuses Docker Hub itself as an insecure registry, but accepts an insecure mirror.
         "registry-mirrors": ["http://127.0.0.1"],
     }
 
 
 def _client(process: subprocess.Popen[bytes], log: Path) -> Any:
-    """Wait for dockerd, and return a client; raises `PreloadError` with dockerd's own words."""
+    """Wait for dockerd and return a client; raises `PreloadError` with dockerd's messages."""
     import docker
 
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(docker.errors.DockerException, OSError, IndexError):
-            # Another mount namespace's /run is seen through a process in it.
+            # The /run of another mount namespace is visible through a process in it.
             inner = children.read_text().split()[0]
             address = f"unix:///proc/{inner}/root/run/docker.sock"
             if os.path.exists(address.removeprefix("unix://")):  # noqa: PTH110  # a socket
@@ -141,11 +141,12 @@ def _client(process: subprocess.Popen[bytes], log: Path) -> Any:
                 client.ping()
                 return client
         time.sleep(0.05)
-    said = log.read_text(errors="replace").strip().splitlines()
+    log_lines = log.read_text(errors="replace").strip().splitlines()
     raise PreloadError(
-        f"docker's store cannot be made: dockerd did not start: {' / '.join(said[-3:])}",
-        "docker's overlay2 needs a plain file system (ext4, xfs) for the output, no overlay or "
-        "network file system; the restorable store alone needs no dockerd: --no-docker-store",
+        f"docker's store cannot be made: dockerd did not start: {' / '.join(log_lines[-3:])}",
+        "write the output to an ext4 or xfs file system, because docker's overlay2 does not work "
+        "on an overlay or a network file system; or leave out docker's store with "
+        "--no-docker-store",
     )
 
 
@@ -157,5 +158,5 @@ def _pull(client: Any, image: Image) -> None:
         if "error" in line:
             raise PreloadError(
                 f"docker's store cannot be made: {image.reference}: {line['error']}",
-                "the restorable store alone needs no dockerd: --no-docker-store",
+                "try again, or leave out docker's store with --no-docker-store",
             )

@@ -1,7 +1,7 @@
-# dockerd.sh CONFIG HOSTS ARGV...: dockerd with this configuration file, for as long as standard
+# dockerd.sh CONFIG HOSTS ARGV...: run dockerd with this configuration file as long as standard
 # input is open, and beside it ARGV, a registry.
 #
-# The first process of fresh namespaces (mounts, network, processes). HOSTS becomes /etc/hosts.
+# This is the first process in new namespaces (mount, network, PID). HOSTS becomes /etc/hosts.
 set -eu
 config=$1
 hosts=$2
@@ -10,7 +10,7 @@ shift 2
 mount -t tmpfs -o nosuid,nodev,mode=0755 tmpfs /run
 mount --bind "$hosts" /etc/hosts
 "$@" &
-# When dockerd ends, all does.
+# When dockerd ends, everything ends.
 {
     dockerd --config-file "$config" <&- >&2 || :
     kill -KILL -1
