@@ -1,4 +1,4 @@
-"""The house: linters, the unit, the message catalog and the man page agree with the code."""
+"""The house: imports, the unit, the message catalog and the man page agree with the code."""
 
 import ast
 import inspect
@@ -40,22 +40,6 @@ def output(*command: str | Path) -> str:
 
 
 # Python
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        pytest.param(["ruff", "check"], id="ruff check"),
-        pytest.param(["ruff", "format", "--check"], id="ruff format"),
-        pytest.param(
-            ["mypy", "--strict", "agent", "packaging/device", "packaging/preload", "tests"],
-            id="mypy",
-        ),
-    ],
-)
-def test_the_linters_have_nothing_to_say(command: list[str]) -> None:
-    output(sys.executable, "-m", *command)
-
 
 DEPENDENCIES = {"yaml", "docker", "requests", "urllib3", "sdnotify", "systemd"}
 """What design.md allows on the device; requests and urllib3 come with docker."""

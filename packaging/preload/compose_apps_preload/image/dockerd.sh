@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # dockerd.sh CONFIG HOSTS ARGV...: dockerd with this configuration file, for as long as standard
 # input is open, and beside it ARGV, a registry.
 #
