@@ -21,6 +21,7 @@ CONTENT = (
     "pyproject.toml",
     PACKAGE + "/*.py",
     PACKAGE + "/*.schema.json",
+    PACKAGE + "/py.typed",
     "docs/compose-apps-early-start.8",
     "fioconfig/*",
     "systemd/*",

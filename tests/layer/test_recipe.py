@@ -147,7 +147,8 @@ def test_the_archive_is_the_same_for_the_same_tree(archive: Path, tmp_path: Path
 def test_the_archive_has_every_module_of_this_tree(source: Path) -> None:
     package = "agent/compose_apps_early_start"
     files = [file for file in (CHECKOUT / package).iterdir() if file.is_file()]
-    assert {file.suffix for file in files} == {".py", ".json"}  # the schemas of what it prints
+    # The schemas of what it prints, and py.typed.
+    assert {file.suffix for file in files} == {".py", ".json", ".typed"}
     here = {file.name: file.read_bytes() for file in files}
     assert {file.name: file.read_bytes() for file in (source / package).iterdir()} == here
 

@@ -14,7 +14,7 @@ LIC_FILES_CHKSUM = "file://LICENSE;md5=c014b3053d3d896156ea9787237728b4"
 # .bbappend, on every release:
 #   SRC_URI = "git://HOST/compose-apps-early-start.git;protocol=https;branch=main;destsuffix=${BP}"
 #   SRCREV = "<commit>"
-#   PV = "0.1.0+git"
+#   PV:append = "+git"
 # Either way the source is in ${BP} below what the release unpacks into, so S needs no line.
 SRC_URI = "file://${BP}.tar.gz"
 
