@@ -6,7 +6,7 @@ VENV := .cache/venv
 INSTALL := packaging/device/install-host-packages
 RECIPE := bitbake/meta-subscriber-overrides/recipes-support/compose-apps-early-start
 
-.PHONY: help demo shell boot timeline test test-unit test-boot test-powercut test-suites fuzz bench bench-boot deb layer \
+.PHONY: help demo shell boot timeline test test-unit test-boot test-powercut test-suites fuzz bench bench-boot completions deb layer \
 	layer-check clean device-packages boot-packages test-packages
 # Nothing here is worth running side by side, and only one may use apt at a time.
 .NOTPARALLEL:
@@ -62,6 +62,12 @@ bench: device-packages $(VENV)/made ## the benchmarks
 
 bench-boot: device-packages boot-packages $(VENV)/made ## the benchmark of whole boots
 	PYTHONPATH=$(CURDIR)/packaging/device $(VENV)/bin/python tests/bench/bench_boot.py
+
+completions: $(VENV)/made ## writes the completions of bash anew, after a change of an option
+	for command in compose-apps-early-start compose-apps-preload; do \
+		PYTHONPATH=agent:packaging/preload $(VENV)/bin/python completions/make.py $$command \
+			>completions/$$command.new && mv completions/$$command.new completions/$$command || exit; \
+	done
 
 deb: ## the Debian packages: the agent's, its optional help, the host tool's
 	@packaging/debian/build build

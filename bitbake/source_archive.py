@@ -22,6 +22,7 @@ CONTENT = (
     PACKAGE + "/*.py",
     PACKAGE + "/*.schema.json",
     PACKAGE + "/py.typed",
+    "completions/compose-apps-early-start",
     "docs/compose-apps-early-start.8",
     "fioconfig/*",
     "systemd/*",

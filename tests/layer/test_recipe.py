@@ -84,11 +84,13 @@ def test_every_file_lands_in_a_package(
         f"/usr/lib/systemd/system/{NAME}.service": 0o644,
         f"/usr/lib/systemd/catalog/{NAME}.catalog": 0o644,
         f"/usr/lib/tmpfiles.d/{NAME}.conf": 0o644,
+        f"/usr/share/bash-completion/completions/{NAME}": 0o644,
         f"/usr/share/man/man8/{NAME}.8": 0o644,
         f"/usr/lib/systemd/system-generators/{NAME}-offline-docker": 0o755,
         "/usr/share/fioconfig/actions/early-start": 0o755,
     }
-    # The unit is systemd.bbclass's to package, program and man page bitbake.conf's.
+    # The unit is systemd.bbclass's to package, the completion bash-completion.bbclass's, program
+    # and man page are bitbake.conf's.
     assert got[files[0]].split() == [
         "/usr/share/fioconfig/actions",
         "/usr/lib/systemd/catalog",

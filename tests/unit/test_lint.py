@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
+TYPED = ("agent", "completions", "packaging/device", "packaging/preload", "tests")
 
 pytestmark = pytest.mark.usefixtures("real_processes")
 
@@ -38,7 +39,7 @@ def files() -> list[Path]:
         pytest.param(["ruff", "check"], id="ruff check"),
         pytest.param(["ruff", "format", "--check"], id="ruff format"),
         pytest.param(
-            ["mypy", "--strict", "agent", "packaging/device", "packaging/preload", "tests"],
+            ["mypy", "--strict", *TYPED],
             id="mypy",
         ),
     ],
