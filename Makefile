@@ -6,7 +6,7 @@ VENV := .cache/venv
 INSTALL := packaging/device/install-host-packages
 RECIPE := bitbake/meta-subscriber-overrides/recipes-support/compose-apps-early-start
 
-.PHONY: help demo shell boot timeline test test-unit test-boot test-powercut test-suites fuzz bench bench-boot completions deb layer \
+.PHONY: help demo shell boot timeline test check test-unit test-boot test-powercut test-suites fuzz bench bench-boot completions deb layer \
 	layer-check clean device-packages boot-packages test-packages
 # Nothing here is worth running side by side, and only one may use apt at a time.
 .NOTPARALLEL:
@@ -32,6 +32,10 @@ timeline: device-packages boot-packages ## draws such a boot into docs/timeline.
 
 test: device-packages boot-packages $(VENV)/made ## all tests
 	$(VENV)/bin/python -m pytest
+
+check: $(if $(T),device-packages boot-packages $(VENV)/made) ## one test file or folder (T=tests/boot/test_first_boot.py)
+	@[ -n "$(T)" ] || { echo "name a test: make check T=tests/boot/test_first_boot.py" >&2; exit 2; }
+	$(VENV)/bin/python -m pytest $(T)
 
 test-unit: $(VENV)/made ## the quick tests, ruff and mypy among them
 	$(VENV)/bin/python -m pytest tests/unit tests/preload

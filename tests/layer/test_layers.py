@@ -1,4 +1,4 @@
-"""The two ways into a build: the factory's own layer, changed by `make layer`, and a layer apart.
+"""Both ways into a build: `make layer` changes the Factory's layer, or a layer of its own is added.
 
 What is documented is run as it is documented, as a user without rights, on a copy of this tree.
 """

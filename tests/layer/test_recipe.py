@@ -1,4 +1,4 @@
-"""The recipe: what can be known of it without OE-Core."""
+"""The recipe and its source archive, as far as they can be tested without OE-Core."""
 
 import ast
 import hashlib

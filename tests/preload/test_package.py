@@ -1,4 +1,4 @@
-"""The package keeps to itself."""
+"""The host tool imports nothing but its own dependencies and the agent's reading of stores."""
 
 import ast
 import os

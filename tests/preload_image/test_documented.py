@@ -1,4 +1,4 @@
-"""What the two pages on preloading tell a person to type works, as it stands, where they say so."""
+"""The commands in the two pages on preloading work as they are printed."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The completions of bash are current, and complete what the commands have."""
+"""The completions of bash are current, and complete commands, options and paths."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The house: imports, the unit, the message catalog and the man page agree with the code."""
+"""The imports, the unit, the message catalog and the man page agree with the code."""
 
 import ast
 import inspect

@@ -1,4 +1,4 @@
-"""The linters of code, scripts, prose and licences have nothing to say."""
+"""The linters of code, scripts, prose and licences find nothing."""
 
 import re
 import subprocess
@@ -80,3 +80,10 @@ def test_prose(tmp_path: Path) -> None:
 
 def test_licences() -> None:
     lint(BIN / "reuse", "lint")
+
+
+def test_a_test_file_says_in_its_first_line_what_it_is_about() -> None:
+    tests = sorted((ROOT / "tests").glob("*/test_*.py"))
+    assert tests
+    first = {test: test.read_text().partition("\n")[0] for test in tests}
+    assert [test for test in tests if not re.fullmatch(r'"""\S.+\.("{3})?', first[test])] == []

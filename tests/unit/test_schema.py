@@ -1,4 +1,4 @@
-"""The schemas of what the agent prints as JSON: sound, shipped, and explained."""
+"""The schemas of the JSON output are valid, installed and documented."""
 
 import re
 import tomllib
