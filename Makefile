@@ -94,17 +94,19 @@ clean: ## removes what the above left in this folder (the device's cache is in ~
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 device-packages:
-	@$(INSTALL) python3 mmdebstrap
+	@$(INSTALL) python3 mmdebstrap debhelper dh-python
 
 boot-packages:
 	@$(INSTALL) qemu-system-x86 qemu-utils e2fsprogs kmod
 
 # systemd-python comes as source only, hence all up to pkg-config.
-# systemd and mandoc check the units and the man page, busybox the shell script that ships; git
-# holds the branches of containers.git. From skopeo on: what makes a preloaded image, bmaptool, which
+# systemd and mandoc check the units and the man page, lintian the packages that debhelper makes,
+# busybox the shell script that ships; reuse needs file's library; git holds the branches of
+# containers.git. From skopeo on: what makes a preloaded image, bmaptool, which
 # writes it to a disk, and pigz, which a benchmark compares with.
 test-packages:
 	@$(INSTALL) python3 python3-venv python3-dev gcc libsystemd-dev pkg-config systemd mandoc \
+		debhelper dh-python lintian file \
 		busybox git skopeo e2fsprogs fdisk bmap-tools pigz sudo xz-utils zstd
 
 # The dependencies only: the tests find the agent in the tree. The libraries of both LmP releases
