@@ -6,8 +6,9 @@ VENV := .cache/venv
 INSTALL := packaging/device/install-host-packages
 RECIPE := bitbake/meta-subscriber-overrides/recipes-support/compose-apps-early-start
 
-.PHONY: help demo shell boot timeline test check test-unit test-boot test-powercut test-suites fuzz bench bench-boot completions deb layer \
-	layer-check clean device-packages boot-packages test-packages
+.PHONY: help demo shell boot timeline test check test-unit test-boot test-powercut \
+	test-suites fuzz bench bench-boot completions deb layer layer-check release version clean \
+	device-packages boot-packages test-packages
 # Nothing here is worth running side by side, and only one may use apt at a time.
 .NOTPARALLEL:
 
@@ -84,6 +85,13 @@ ifeq ($(origin DEST),undefined)
 else
 	@$(PYTHON) bitbake/factory_layer.py install "$(DEST)"
 endif
+
+release: ## makes the files of a release of the last commit in build/release, and prints its tag
+	@$(INSTALL) python3 debhelper dh-python git
+	@$(PYTHON) packaging/release.py make build/release
+
+version: ## writes the version in all places, after a change of the agent's __version__
+	@$(PYTHON) packaging/release.py version
 
 layer-check: ## says whether BitBake would build the recipe there (DEST=)
 	@$(PYTHON) bitbake/factory_layer.py check "$(DEST)"

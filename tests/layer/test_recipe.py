@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from layer.conftest import CHECKOUT, NAME, RELEASES, Expand, run
+from layer.conftest import CHECKOUT, NAME, RELEASES, VERSION, Expand, run
 from layer.split_library import PACKAGES, package_of
 
 
@@ -132,9 +132,9 @@ def test_the_source_can_come_from_git_as_documented(
     parser = Path(__file__).with_name("expand.py")
     variables = "PV", "SRC_URI", "S"
     got = json.loads(run(sys.executable, parser, appended, release, "/work", *variables))
-    assert got["PV"] == "0.1.0+git"
-    assert Path(got["S"]).name == f"{NAME}-0.1.0+git"
-    assert got["SRC_URI"].endswith(f";destsuffix={NAME}-0.1.0+git")
+    assert got["PV"] == f"{VERSION}+git"
+    assert Path(got["S"]).name == f"{NAME}-{VERSION}+git"
+    assert got["SRC_URI"].endswith(f";destsuffix={NAME}-{VERSION}+git")
 
 
 def test_the_package_names_no_example_address(recipe: Path) -> None:

@@ -9,7 +9,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-TYPED = ("agent", "completions", "packaging/device", "packaging/preload", "tests")
+TYPED = [
+    *("agent", "completions", "packaging/device", "packaging/preload", "packaging/release.py"),
+    "tests",
+]
 
 pytestmark = pytest.mark.usefixtures("real_processes")
 
