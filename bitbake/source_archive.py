@@ -24,6 +24,7 @@ CONTENT = (
     PACKAGE + "/py.typed",
     "completions/compose-apps-early-start",
     "docs/compose-apps-early-start.8",
+    "examples/*",
     "fioconfig/*",
     "systemd/*",
     "tests/ptest/*",

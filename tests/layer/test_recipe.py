@@ -85,12 +85,14 @@ def test_every_file_lands_in_a_package(
         f"/usr/lib/systemd/catalog/{NAME}.catalog": 0o644,
         f"/usr/lib/tmpfiles.d/{NAME}.conf": 0o644,
         f"/usr/share/bash-completion/completions/{NAME}": 0o644,
+        f"/usr/share/doc/{NAME}/examples/default-apps": 0o644,
+        f"/usr/share/doc/{NAME}/examples/limits.conf": 0o644,
         f"/usr/share/man/man8/{NAME}.8": 0o644,
         f"/usr/lib/systemd/system-generators/{NAME}-offline-docker": 0o755,
         "/usr/share/fioconfig/actions/early-start": 0o755,
     }
-    # The unit is systemd.bbclass's to package, the completion bash-completion.bbclass's, program
-    # and man page are bitbake.conf's.
+    # The unit is systemd.bbclass's to package, the completion bash-completion.bbclass's, program,
+    # man page and examples are bitbake.conf's.
     assert got[files[0]].split() == [
         "/usr/share/fioconfig/actions",
         "/usr/lib/systemd/catalog",
@@ -138,7 +140,7 @@ def test_the_source_can_come_from_git_as_documented(
 
 
 def test_the_package_names_no_example_address(recipe: Path) -> None:
-    assert "example" not in recipe.read_text()
+    assert "example." not in recipe.read_text()
 
 
 def test_the_archive_is_the_same_for_the_same_tree(archive: Path, tmp_path: Path) -> None:

@@ -40,6 +40,8 @@ do_install:append() {
         ${D}${nonarch_libdir}/tmpfiles.d/compose-apps-early-start.conf
     install -D -m 0644 ${S}/docs/compose-apps-early-start.8 \
         ${D}${mandir}/man8/compose-apps-early-start.8
+    install -d ${D}${docdir}/${BPN}/examples
+    install -m 0644 ${S}/examples/* ${D}${docdir}/${BPN}/examples/
     install -D -m 0644 ${S}/completions/compose-apps-early-start \
         ${D}${datadir}/bash-completion/completions/compose-apps-early-start
     install -D -m 0755 ${S}/systemd/compose-apps-early-start-offline-docker \
