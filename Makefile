@@ -6,8 +6,9 @@ VENV := .cache/venv
 INSTALL := packaging/device/install-host-packages
 RECIPE := bitbake/meta-subscriber-overrides/recipes-support/compose-apps-early-start
 
-.PHONY: help demo shell boot timeline test test-unit test-boot test-powercut test-suites fuzz bench bench-boot deb layer \
-	layer-check clean device-packages boot-packages test-packages
+.PHONY: help demo shell boot timeline test check test-unit test-boot test-powercut \
+	test-suites fuzz bench bench-boot completions deb layer layer-check release version clean \
+	device-packages boot-packages test-packages
 # Nothing here is worth running side by side, and only one may use apt at a time.
 .NOTPARALLEL:
 
@@ -32,6 +33,10 @@ timeline: device-packages boot-packages ## draws such a boot into docs/timeline.
 
 test: device-packages boot-packages $(VENV)/made ## all tests
 	$(VENV)/bin/python -m pytest
+
+check: $(if $(T),device-packages boot-packages $(VENV)/made) ## one test file or folder (T=tests/boot/test_first_boot.py)
+	@[ -n "$(T)" ] || { echo "name a test: make check T=tests/boot/test_first_boot.py" >&2; exit 2; }
+	$(VENV)/bin/python -m pytest $(T)
 
 test-unit: $(VENV)/made ## the quick tests, ruff and mypy among them
 	$(VENV)/bin/python -m pytest tests/unit tests/preload
@@ -63,6 +68,12 @@ bench: device-packages $(VENV)/made ## the benchmarks
 bench-boot: device-packages boot-packages $(VENV)/made ## the benchmark of whole boots
 	PYTHONPATH=$(CURDIR)/packaging/device $(VENV)/bin/python tests/bench/bench_boot.py
 
+completions: $(VENV)/made ## writes the completions of bash anew, after a change of an option
+	for command in compose-apps-early-start compose-apps-preload; do \
+		PYTHONPATH=agent:packaging/preload $(VENV)/bin/python completions/make.py $$command \
+			>completions/$$command.new && mv completions/$$command.new completions/$$command || exit; \
+	done
+
 deb: ## the Debian packages: the agent's, its optional help, the host tool's
 	@packaging/debian/build build
 	@packaging/debian/build build offline-docker
@@ -75,6 +86,13 @@ else
 	@$(PYTHON) bitbake/factory_layer.py install "$(DEST)"
 endif
 
+release: ## makes the files of a release of the last commit in build/release, and prints its tag
+	@$(INSTALL) python3 debhelper dh-python git
+	@$(PYTHON) packaging/release.py make build/release
+
+version: ## writes the version in all places, after a change of the agent's __version__
+	@$(PYTHON) packaging/release.py version
+
 layer-check: ## says whether BitBake would build the recipe there (DEST=)
 	@$(PYTHON) bitbake/factory_layer.py check "$(DEST)"
 
@@ -84,17 +102,19 @@ clean: ## removes what the above left in this folder (the device's cache is in ~
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 device-packages:
-	@$(INSTALL) python3 mmdebstrap
+	@$(INSTALL) python3 mmdebstrap debhelper dh-python
 
 boot-packages:
 	@$(INSTALL) qemu-system-x86 qemu-utils e2fsprogs kmod
 
 # systemd-python comes as source only, hence all up to pkg-config.
-# systemd and mandoc check the units and the man page, busybox the shell script that ships; git
-# holds the branches of containers.git. From skopeo on: what makes a preloaded image, bmaptool, which
+# systemd and mandoc check the units and the man page, lintian the packages that debhelper makes,
+# busybox the shell script that ships; reuse needs file's library; git holds the branches of
+# containers.git. From skopeo on: what makes a preloaded image, bmaptool, which
 # writes it to a disk, and pigz, which a benchmark compares with.
 test-packages:
 	@$(INSTALL) python3 python3-venv python3-dev gcc libsystemd-dev pkg-config systemd mandoc \
+		debhelper dh-python lintian file \
 		busybox git skopeo e2fsprogs fdisk bmap-tools pigz sudo xz-utils zstd
 
 # The dependencies only: the tests find the agent in the tree. The libraries of both LmP releases

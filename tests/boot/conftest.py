@@ -1,7 +1,7 @@
 """Boots for the tests: each scenario is run once, and only if a test looks at it."""
 
 import subprocess
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,7 @@ from typing import Any
 import pytest
 from boot import scenarios
 from boot.boots import Boot
-from boot.scenarios import (
-    POWER_CUTS,
-    SCENARIOS,
-    SUITES,
-    ByHand,
-    Flashed,
-    Life,
-    OfflineDocker,
-    PowerCut,
-)
+from boot.scenarios import POWER_CUTS, SCENARIOS, SUITES
 from virtual_device.firmware import Firmware, firmware
 
 CHECKOUT = Path(__file__).parents[2]
@@ -92,58 +83,19 @@ def _offline_docker_package(folder: Path) -> dict[str, str]:
     return {f"/{path.relative_to(tree)}": path.read_text() for path in files}
 
 
-@pytest.fixture(scope="session")
-def life(boots: dict[str, Future[Any]]) -> Life:
-    result: Life = boots["life"].result()
-    return result
+def _outcome(name: str, params: Iterable[object] | None = None) -> Any:
+    """Make the fixture ``name``: what this scenario comes to, or each of its ``params`` does."""
+
+    @pytest.fixture(scope="session", name=name, params=params)
+    def outcome(request: pytest.FixtureRequest, boots: dict[str, Future[Any]]) -> Any:
+        return boots[f"{name} {request.param}" if params else name].result()
+
+    return outcome
 
 
-@pytest.fixture(scope="session")
-def by_hand(boots: dict[str, Future[Any]]) -> ByHand:
-    result: ByHand = boots["by_hand"].result()
-    return result
-
-
-@pytest.fixture(scope="session")
-def empty_shortlist(boots: dict[str, Future[Any]]) -> Flashed:
-    result: Flashed = boots["empty_shortlist"].result()
-    return result
-
-
-@pytest.fixture(scope="session")
-def trouble(boots: dict[str, Future[Any]]) -> Flashed:
-    result: Flashed = boots["trouble"].result()
-    return result
-
-
-@pytest.fixture(scope="session")
-def no_dockerd(boots: dict[str, Future[Any]]) -> Flashed:
-    result: Flashed = boots["no_dockerd"].result()
-    return result
-
-
-@pytest.fixture(scope="session")
-def wait_online(boots: dict[str, Future[Any]]) -> Flashed:
-    result: Flashed = boots["wait_online"].result()
-    return result
-
-
-@pytest.fixture(scope="session")
-def offline_docker(boots: dict[str, Future[Any]]) -> OfflineDocker:
-    result: OfflineDocker = boots["offline_docker"].result()
-    return result
-
-
-@pytest.fixture(scope="session", params=range(POWER_CUTS))
-def power_cut(request: pytest.FixtureRequest, boots: dict[str, Future[Any]]) -> PowerCut:
-    result: PowerCut = boots[f"power_cut {request.param}"].result()
-    return result
-
-
-@pytest.fixture(scope="session", params=SUITES)
-def suite(request: pytest.FixtureRequest, boots: dict[str, Future[Any]]) -> Flashed:
-    result: Flashed = boots[f"suite {request.param}"].result()
-    return result
+globals().update({name: _outcome(name) for name in (*SCENARIOS, "offline_docker")})
+power_cut = _outcome("power_cut", range(POWER_CUTS))
+suite = _outcome("suite", SUITES)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,4 @@
-"""Every way in which an app can fail: named with its cause, told what to do, for that app alone.
+"""Every way in which an app can fail is reported with its cause and next step, for that app alone.
 
 One run meets them all, beside apps that are in order; the tests look at it from all sides.
 """

@@ -1,4 +1,4 @@
-"""The package keeps to itself."""
+"""The host tool imports nothing but its own dependencies and the agent's reading of stores."""
 
 import ast
 import os
@@ -13,6 +13,7 @@ from preload.given import PATHS
 PACKAGE = Path(compose_apps_preload.__file__).parent
 # The agent's reading of the stores comes along; docker's SDK is asked for when it is needed.
 OUTSIDE = {
+    "__init__.py": {"compose_apps_early_start"},
     "ignores.py": {"docker"},
     "image/bundle.py": {"docker"},
     "image/contents.py": {"compose_apps_early_start"},

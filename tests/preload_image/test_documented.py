@@ -1,4 +1,4 @@
-"""What the two pages on preloading tell a person to type works, as it stands, where they say so."""
+"""The commands in the two pages on preloading work as they are printed."""
 
 import os
 import re
@@ -110,7 +110,7 @@ def fresh(request: pytest.FixtureRequest, deb: Path) -> Iterator[Device]:
         (apt / "cache/archives").rename(folder / "archives")
         shutil.rmtree(apt)
 
-    control = (CHECKOUT / "packaging/debian/control-preload").read_text()
+    control = (CHECKOUT / "debian/control").read_text()
     inputs = [tree.key, control, Path(__file__).read_text()]
     packages = cached(f"host-packages-{request.param}", inputs, fetch) / "archives"
     with Device(tree, tools=True) as device:

@@ -1,4 +1,4 @@
-"""The proof: a device's image without apps is preloaded, and boots without a network card."""
+"""An image without apps is preloaded, and its apps run at a first boot without a network card."""
 
 import subprocess
 from collections.abc import Mapping

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # machine.sh TERMINAL QEMU ARGUMENT...: runs QEMU until it or this program's owner ends.
 #
 # The first process of a process namespace, which ends with it. The owner holds the writing end of

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # dockerd.sh CONFIG HOSTS ARGV...: run dockerd with this configuration file as long as standard
 # input is open, and beside it ARGV, a registry.
 #
