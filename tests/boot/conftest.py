@@ -12,7 +12,6 @@ from boot.boots import Boot
 from boot.scenarios import POWER_CUTS, SCENARIOS, SUITES
 from virtual_device.firmware import Firmware, firmware
 
-CHECKOUT = Path(__file__).parents[2]
 AT_ONCE = 3
 HANG_SECONDS = 1500
 """A test waits for the boots that it looks at, and those for the ones before them."""
@@ -25,14 +24,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The agent's .deb, built from this checkout."""
-    argv = [CHECKOUT / "packaging/debian/build", tmp_path_factory.mktemp("package")]
-    built = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
-    return Path(built.stdout.strip())
-
-
-@pytest.fixture(scope="session")
 def flashed(package: Path) -> Firmware:
     """The firmware with the agent of this checkout."""
     return firmware(package)
@@ -41,6 +32,7 @@ def flashed(package: Path) -> Firmware:
 @pytest.fixture(scope="session")
 def boots(
     request: pytest.FixtureRequest,
+    packages: Path,
     package: Path,
     flashed: Firmware,
     tmp_path_factory: pytest.TempPathFactory,
@@ -61,7 +53,7 @@ def boots(
         if name in wanted:
             futures[name] = pool.submit(scenario, flashed)
     if "offline_docker" in wanted:
-        files = _offline_docker_package(tmp_path_factory.mktemp("offline-docker"))
+        files = _offline_docker(packages, tmp_path_factory.mktemp("offline-docker"))
         futures["offline_docker"] = pool.submit(scenarios.offline_docker, flashed, files)
     if "power_cut" in wanted:
         for number in range(POWER_CUTS):
@@ -74,12 +66,11 @@ def boots(
         pool.shutdown(cancel_futures=True)
 
 
-def _offline_docker_package(folder: Path) -> dict[str, str]:
-    tree = folder / "tree"
-    argv = [str(CHECKOUT / "packaging/debian/build"), str(folder), "offline-docker"]
-    built = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
-    subprocess.run(["dpkg-deb", "--extract", built.stdout.strip(), str(tree)], check=True)
-    files = [path for path in tree.rglob("*") if path.is_file()]
+def _offline_docker(packages: Path, tree: Path) -> dict[str, str]:
+    (package,) = packages.glob("*-offline-docker_*.deb")
+    subprocess.run(["dpkg-deb", "--extract", package, tree], check=True)
+    # Debian's documentation is packed, and no text.
+    files = [path for path in (tree / "usr/lib").rglob("*") if path.is_file()]
     return {f"/{path.relative_to(tree)}": path.read_text() for path in files}
 
 

@@ -14,30 +14,21 @@ GENERATOR = f"{NAME}-offline-docker"
 TOOL = "compose-apps-preload"
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder with the packages of this tree."""
-    folder = tmp_path_factory.mktemp("packages")
-    (printed,) = run(CHECKOUT / BUILD, folder).splitlines()
-    assert printed.startswith(f"{folder}/{NAME}_")
-    return folder
-
-
-def deb(built: Path, name: str) -> Path:
-    (found,) = built.glob(f"{name}_*_all.deb")
+def deb(packages: Path, name: str) -> Path:
+    (found,) = packages.glob(f"{name}_*_all.deb")
     return found
 
 
-def test_every_package_of_the_control_file_is_built(built: Path) -> None:
+def test_every_package_of_the_control_file_is_built(packages: Path) -> None:
     control = (CHECKOUT / "debian/control").read_text()
     named = [line.split()[1] for line in control.splitlines() if line.startswith("Package: ")]
     assert len(named) >= 3
-    assert sorted(each.name.partition("_")[0] for each in built.glob("*.deb")) == sorted(named)
+    assert sorted(each.name.partition("_")[0] for each in packages.glob("*.deb")) == sorted(named)
 
 
-def test_lintian_has_nothing_to_say(built: Path) -> None:
+def test_lintian_has_nothing_to_say(packages: Path) -> None:
     options = ("--allow-root", "--fail-on", "error,warning")
-    assert run("lintian", *options, *built.glob("*.deb")) == ""
+    assert run("lintian", *options, *packages.glob("*.deb")) == ""
 
 
 def files(package: Path, folder: Path) -> dict[str, int]:
@@ -53,8 +44,8 @@ def documents(name: str, *more: str) -> dict[str, int]:
     return {f"usr/share/doc/{name}/{each}": 0o644 for each in named}
 
 
-def test_the_agents_package_has_its_files(built: Path, tmp_path: Path) -> None:
-    found = files(deb(built, NAME), tmp_path)
+def test_the_agents_package_has_its_files(packages: Path, tmp_path: Path) -> None:
+    found = files(deb(packages, NAME), tmp_path)
     # debhelper's of Debian 12 puts units into /lib, which is a link to /usr/lib on a machine.
     unit = f"lib/systemd/system/{NAME}.service"
     found[unit] = found.pop(f"usr/{unit}", 0) or found[unit]
@@ -70,15 +61,15 @@ def test_the_agents_package_has_its_files(built: Path, tmp_path: Path) -> None:
     }
 
 
-def test_the_generators_package_holds_nothing_else(built: Path, tmp_path: Path) -> None:
-    assert files(deb(built, GENERATOR), tmp_path) == {
+def test_the_generators_package_holds_nothing_else(packages: Path, tmp_path: Path) -> None:
+    assert files(deb(packages, GENERATOR), tmp_path) == {
         f"usr/lib/systemd/system-generators/{GENERATOR}": 0o755,
         **documents(GENERATOR),
     }
 
 
-def test_the_host_tools_package_has_its_files(built: Path, tmp_path: Path) -> None:
-    assert files(deb(built, TOOL), tmp_path) == {
+def test_the_host_tools_package_has_its_files(packages: Path, tmp_path: Path) -> None:
+    assert files(deb(packages, TOOL), tmp_path) == {
         f"usr/bin/{TOOL}": 0o755,
         f"usr/share/bash-completion/completions/{TOOL}": 0o644,
         f"usr/share/man/man1/{TOOL}.1.gz": 0o644,
@@ -96,9 +87,9 @@ def test_the_host_tools_package_has_its_files(built: Path, tmp_path: Path) -> No
     ],
 )
 def test_a_package_has_the_modules_of_this_tree(
-    built: Path, tmp_path: Path, name: str, installed: str, source: str
+    packages: Path, tmp_path: Path, name: str, installed: str, source: str
 ) -> None:
-    run("dpkg-deb", "--extract", deb(built, name), tmp_path)
+    run("dpkg-deb", "--extract", deb(packages, name), tmp_path)
     there = CHECKOUT / source / Path(installed).name
     assert contents(tmp_path / installed) == contents(there)
 
@@ -111,21 +102,21 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_ubuntus_compose_is_recommended_as_an_alternative(built: Path) -> None:
-    recommends = run("dpkg-deb", "--field", deb(built, NAME), "Recommends").strip()
+def test_ubuntus_compose_is_recommended_as_an_alternative(packages: Path) -> None:
+    recommends = run("dpkg-deb", "--field", deb(packages, NAME), "Recommends").strip()
     assert recommends == (
         "docker.io | docker-ce, docker-compose (>= 2) | docker-compose-v2 | docker-compose-plugin"
     )
 
 
-def test_installing_starts_nothing_and_enables_the_unit(built: Path, tmp_path: Path) -> None:
-    run("dpkg-deb", "--control", deb(built, NAME), tmp_path)
+def test_installing_starts_nothing_and_enables_the_unit(packages: Path, tmp_path: Path) -> None:
+    run("dpkg-deb", "--control", deb(packages, NAME), tmp_path)
     script = (tmp_path / "postinst").read_text()
     assert f"deb-systemd-helper enable '{NAME}.service'" in script
     assert "deb-systemd-invoke" not in script
 
 
-def test_the_same_tree_makes_the_same_packages(built: Path, tmp_path: Path) -> None:
+def test_the_same_tree_makes_the_same_packages(packages: Path, tmp_path: Path) -> None:
     """Whatever the times of the files, and the rights that git gave them."""
     ignore = shutil.ignore_patterns(".*", "__pycache__")
     copy = shutil.copytree(CHECKOUT, tmp_path / "copy", symlinks=True, ignore=ignore)
@@ -134,18 +125,20 @@ def test_the_same_tree_makes_the_same_packages(built: Path, tmp_path: Path) -> N
             file.chmod(file.stat().st_mode & 0o700 | 0o060)
             os.utime(file, (1_700_000_000, 1_700_000_000))
     subprocess.run([copy / BUILD, tmp_path / "again"], check=True, stdout=subprocess.DEVNULL)
-    for package in built.glob("*.deb"):
+    for package in packages.glob("*.deb"):
         assert (tmp_path / "again" / package.name).read_bytes() == package.read_bytes()
 
 
-def test_nothing_is_built_if_nothing_has_changed(built: Path) -> None:
-    before = {file: file.stat().st_mtime_ns for file in built.glob("*.deb")}
-    assert run(CHECKOUT / BUILD, built, "preload").strip() == str(deb(built, TOOL))
-    assert {file: file.stat().st_mtime_ns for file in built.glob("*.deb")} == before
+def test_nothing_is_built_if_nothing_has_changed(packages: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in packages.glob("*.deb")}
+    assert run(CHECKOUT / BUILD, packages, "preload").strip() == str(deb(packages, TOOL))
+    assert {file: file.stat().st_mtime_ns for file in packages.glob("*.deb")} == before
 
 
-def test_debians_changelog_points_to_the_one_that_is_installed(built: Path, tmp_path: Path) -> None:
-    run("dpkg-deb", "--extract", deb(built, NAME), tmp_path)
+def test_debians_changelog_points_to_the_one_that_is_installed(
+    packages: Path, tmp_path: Path
+) -> None:
+    run("dpkg-deb", "--extract", deb(packages, NAME), tmp_path)
     folder = tmp_path / f"usr/share/doc/{NAME}"
     assert "CHANGELOG.md" in gzip.decompress((folder / "changelog.gz").read_bytes()).decode()
     assert (folder / "CHANGELOG.md").read_text() == (CHECKOUT / "CHANGELOG.md").read_text()

@@ -1,6 +1,5 @@
 """An image without apps is preloaded, and its apps run at a first boot without a network card."""
 
-import subprocess
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from typing import Any
 import pytest
 from boot.boots import Boot, assert_good, look
 from boot.scenarios import SLOW_BOARD, machine_with
-from preload.given import CHECKOUT
 from preload_image.given import app, layers, preload_well
 from preload_image.registry import HOST, Registry, archive
 from virtual_device import agent_layer, device_tree
@@ -64,13 +62,11 @@ class Preloaded:
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Firmware:
+def plain(package: Path) -> Firmware:
     """A device with the agent of this checkout, and without apps and images."""
-    argv = [CHECKOUT / "packaging/debian/build", tmp_path_factory.mktemp("package")]
-    built = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
     tree = device_tree()
     its_kernel = kernel(tree)
-    image = disk(agent_layer(tree, Path(built.stdout.strip())), its_kernel, None)
+    image = disk(agent_layer(tree, package), its_kernel, None)
     return Firmware(its_kernel, image, {})
 
 
