@@ -43,6 +43,12 @@ HOLD_SECONDS = 20.0
 It may wait for a health check until the app's time is up, and must not keep others from starting.
 """
 
+ALONE_SECONDS = 10.0
+"""For how many seconds the first app comes up alone at most.
+
+It is what somebody waits to see. Side by side with others it would come as late as they.
+"""
+
 LOADING_SECONDS = 5.0
 """For how many seconds the first load of an image waits until the apps are up that need none.
 
@@ -211,7 +217,7 @@ class Runner:
         moments = [self._deadline, self._deadline + END_SECONDS]
         for each in self._runs:
             if each.busy is not None:
-                moments.append(each.busy + HOLD_SECONDS)
+                moments += [each.busy + ALONE_SECONDS, each.busy + HOLD_SECONDS]
             elif each.prepares:
                 moments += [self._ready + LOADING_SECONDS, each.next_up]
             elif each.outcome is None:
@@ -233,16 +239,25 @@ class Runner:
             if each.prepares:
                 if self._may_prepare(each):
                     self._call(each, self._prepare)
-            elif each.wants_up and self._now < each.deadline and self._has_place():
+            elif each.wants_up and self._now < each.deadline and self._has_place(each):
                 self._call_up(each)
 
-    def _has_place(self) -> bool:
+    def _has_place(self, each: AppRun) -> bool:
+        if each is not self._runs[0] and self._first_is_alone():
+            return False
         coming_up = [
             each
             for each in self._runs
             if each.busy is not None and not each.prepares and each.busy + HOLD_SECONDS > self._now
         ]
         return len(coming_up) < self._settings.parallel
+
+    def _first_is_alone(self) -> bool:
+        """Tell whether the first app is still to come up before all others."""
+        first = self._runs[0]
+        if first.tried or first.has_failed or first.prepares or not first.wants_up:
+            return False
+        return first.busy is None or first.busy + ALONE_SECONDS > self._now
 
     def _may_prepare(self, each: AppRun) -> bool:
         """One app at a time: folders before images, and images once the others had their start."""

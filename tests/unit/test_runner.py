@@ -251,6 +251,7 @@ def device(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Iterator[Devi
         "STATUS_SECONDS": 0.0,
         "ENGINE_PAUSE": 0.01,
         "LOOK_PAUSE": 0.01,
+        "ALONE_SECONDS": 0.05,
         "END_SECONDS": LONG,
     }.items():
         monkeypatch.setattr(runner, name, seconds)
@@ -294,6 +295,28 @@ def test_no_more_come_up_at_once_than_is_allowed_and_no_fewer(device: Device) ->
     device.run(*(app(name) for name in names))
     assert max(len(each) for each in device.compose.together) == 2
     assert device.ends() == dict.fromkeys(names)
+
+
+def test_the_first_app_comes_up_before_all_others(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "ALONE_SECONDS", LONG)
+    for name in ("first", "b", "c"):
+        device.compose.endings[name] = [lambda _: time.sleep(0.03)]
+    device.run(app("first"), app("b"), app("c"))
+    assert device.compose.together == [{"first"}, {"b"}, {"b", "c"}]
+
+
+@pytest.mark.parametrize("cause", [Cause.PORT_TAKEN, Cause.COMPOSE_FILE_INVALID])
+def test_a_first_app_that_fails_lets_the_others_begin(
+    device: Device, monkeypatch: pytest.MonkeyPatch, cause: Cause
+) -> None:
+    monkeypatch.setattr(runner, "ALONE_SECONDS", LONG)
+    device.settings = quick(device.settings, app_seconds=0.3)
+    device.compose.endings["first"] = [fail(cause)]
+    device.run(app("first"), app("b"))
+    assert device.compose.calls[:2] == ["up first", "up b"]
+    assert device.ends() == {"first": cause.label, "b": None}
 
 
 def test_settling_takes_no_place_from_those_that_wait_to_come_up(device: Device) -> None:
