@@ -23,16 +23,16 @@ from . import plainfile
 from .progress import Meter
 from .store import BlobMissingError, Manifest, Store, StoreError, Version
 
-MOST_BYTES = 256 << 20
+MAX_BYTES = 256 << 20
 """Of all files of a bundle together; apps hold compose files and configuration, not data."""
 
-MOST_MEMBERS = 20_000
+MAX_MEMBERS = 20_000
 """Each costs a kilobyte of memory while the bundle is open."""
 
-MOST_HEADER_BYTES = 1 << 20
+MAX_HEADER_BYTES = 1 << 20
 """Of one member's header, extended ones included, which tarfile holds in memory."""
 
-MOST_COMPOSE_FILE_BYTES = 4 << 20
+MAX_COMPOSE_FILE_BYTES = 4 << 20
 
 BESIDE = ".compose-apps-early-start"
 """The name of a file that is written beside the one which it replaces."""
@@ -73,7 +73,7 @@ def compose_file(store: Store, version: Version, manifest: Manifest, name: str) 
     with _opened(store, version, manifest) as bundle:
         for member in bundle.members():
             if member.isreg() and str(PurePosixPath(member.name)) == name:
-                if member.size > MOST_COMPOSE_FILE_BYTES:
+                if member.size > MAX_COMPOSE_FILE_BYTES:
                     raise StoreError(f"{bundle.what}: {name} in it has {member.size} bytes")
                 return bundle.content(member).read()
         raise StoreError(f"{bundle.what}: there is no {name} in it")
@@ -115,7 +115,7 @@ def restore(
             other = differences(new, {name: hashes[name] for name in damaged})
             if other:
                 raise StoreError(f"{_what(version)}: {other[0]} is not in it as its index says")
-            if folder.exists() or not _came_into_place(new, folder):
+            if folder.exists() or not _renamed(new, folder):
                 _repair(new, folder, damaged, intact)
         finally:
             clean(staging)
@@ -149,12 +149,12 @@ class _Stream:
     def __init__(self, stream: BufferedReader | gzip.GzipFile, what: str) -> None:
         self._stream = stream
         self._what = what
-        self.left = MOST_HEADER_BYTES
+        self.left = MAX_HEADER_BYTES
 
     def read(self, size: int) -> bytes:
         if size > self.left:
             raise StoreError(
-                f"{self._what}: a header in it is larger than {MOST_HEADER_BYTES} bytes"
+                f"{self._what}: a header in it is larger than {MAX_HEADER_BYTES} bytes"
             )
         data = self._stream.read(size)
         self.left -= len(data)
@@ -179,7 +179,7 @@ class _Bundle:
         """Yield the members; raises `StoreError` for one that no bundle needs, unread."""
         total = count = 0
         while True:
-            self._stream.left = MOST_HEADER_BYTES
+            self._stream.left = MAX_HEADER_BYTES
             member = self._archive.next()
             if member is None:
                 return
@@ -189,10 +189,10 @@ class _Bundle:
                 raise StoreError(f"{self.what}: {member.name!r} has {member.size} bytes")
             total += member.size
             count += 1
-            if total > MOST_BYTES:
-                raise StoreError(f"{self.what}: unpacked it has more than {MOST_BYTES >> 20} MiB")
-            if count > MOST_MEMBERS:
-                raise StoreError(f"{self.what}: it has more than {MOST_MEMBERS} files")
+            if total > MAX_BYTES:
+                raise StoreError(f"{self.what}: unpacked it has more than {MAX_BYTES >> 20} MiB")
+            if count > MAX_MEMBERS:
+                raise StoreError(f"{self.what}: it has more than {MAX_MEMBERS} files")
             self._stream.left = member.size
             yield member
 
@@ -204,7 +204,7 @@ class _Bundle:
 @contextlib.contextmanager
 def _opened(store: Store, version: Version, manifest: Manifest) -> Iterator[_Bundle]:
     what = _what(version)
-    most = min(manifest.bundle.size, MOST_BYTES)
+    most = min(manifest.bundle.size, MAX_BYTES)
     file = store.verified(manifest.bundle.sha256, version, what, most)
     try:
         with plainfile.opened(file) as packed:
@@ -226,7 +226,7 @@ def _is(file: Path, sha256: str) -> bool:
         if file.is_symlink():
             return False
         with plainfile.opened(file) as stream:
-            if os.fstat(stream.fileno()).st_size > MOST_BYTES:  # no bundle's file
+            if os.fstat(stream.fileno()).st_size > MAX_BYTES:  # no bundle's file
                 return False
             return hashlib.file_digest(stream, "sha256").hexdigest() == sha256
     except (OSError, ValueError):
@@ -337,7 +337,7 @@ def _check_links(new: Path, what: str) -> None:
                 raise StoreError(f"{what}: {name!r} is a link that leads out of the app's folder")
 
 
-def _came_into_place(new: Path, folder: Path) -> bool:
+def _renamed(new: Path, folder: Path) -> bool:
     """Rename the whole folder; False if its place is on another file system.
 
     There is an empty folder then, to be filled file by file.

@@ -27,11 +27,11 @@ CONFIG_SECONDS = 30.0
 STOP_SECONDS = 5.0
 """From SIGTERM to SIGKILL for a compose that is to end."""
 
-MOST_MEMORY = 512 << 20
+MAX_MEMORY = 512 << 20
 """Bytes of data that one compose process may hold: it needs a tenth, and some bytes of aliases in a
 file that an app includes would have it take all that the device has."""
 
-MOST_OUTPUT = 4 << 20
+MAX_OUTPUT = 4 << 20
 """Bytes of what compose printed that are read."""
 
 _PLUGIN_FOLDERS = (
@@ -221,7 +221,7 @@ class Compose:
             self._running.add(process)
         # In the first moments of its life it has not read a file yet.
         with contextlib.suppress(OSError):
-            resource.prlimit(process.pid, resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
         return process
 
 
@@ -245,7 +245,7 @@ def _memory_file(name: str) -> BinaryIO:
 
 def _text(file: BinaryIO) -> str:
     """Return what was written to `file`; of much only the end, where the reason stands."""
-    file.seek(max(0, file.seek(0, os.SEEK_END) - MOST_OUTPUT))
+    file.seek(max(0, file.seek(0, os.SEEK_END) - MAX_OUTPUT))
     return file.read().decode(errors="replace")
 
 

@@ -8,10 +8,10 @@ import re
 
 from .cause import Cause, Failure
 
-MOST_CHARACTERS = 400
+MAX_CHARACTERS = 400
 """Of a message: it has to fit into one line of the journal that a person reads."""
 
-MOST_READ = 1 << 18
+MAX_READ = 1 << 18
 """Characters of what compose said that are read, from the end: each costs all patterns."""
 
 _WORDS = tuple(
@@ -76,7 +76,7 @@ _PROGRESS = re.compile(
 
 def diagnose(output: str) -> Failure:
     """Read the words of a failed compose into a cause, with those that say it as the message."""
-    sentences = _sentences(output[-MOST_READ:])
+    sentences = _sentences(output[-MAX_READ:])
     for pattern, cause in _WORDS:
         for sentence in reversed(sentences):
             if pattern.search(sentence):
@@ -93,7 +93,7 @@ def cause_of(words: str) -> Cause | None:
 def _sentences(output: str) -> list[str]:
     """Return what compose said, without its progress; what goes on in the next line is joined."""
     sentences: list[str] = []
-    for line in output[-MOST_READ:].splitlines():
+    for line in output[-MAX_READ:].splitlines():
         if not line.strip() or _PROGRESS.fullmatch(line):
             continue
         # What went wrong with one container stands indented among the progress.
@@ -107,7 +107,7 @@ def _sentences(output: str) -> list[str]:
 
 
 def _shortened(sentence: str) -> str:
-    if len(sentence) <= MOST_CHARACTERS:
+    if len(sentence) <= MAX_CHARACTERS:
         return sentence
-    half = MOST_CHARACTERS // 2
+    half = MAX_CHARACTERS // 2
     return f"{sentence[:half]} ... {sentence[-half:]}"

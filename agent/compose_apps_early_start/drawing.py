@@ -14,7 +14,7 @@ ROW = 26
 BAR = 16
 TOP = 148
 """Of the first lane; the title, the phases and the axis are above it."""
-MOST_TICKS = 10
+MAX_TICKS = 10
 
 INK, FAINT, GRID, PAPER = "#24292f", "#57606a", "#d8dee4", "#ffffff"
 PHASES = {
@@ -82,7 +82,7 @@ class _Axis:
     def ticks(self) -> Iterator[int]:
         """Whole seconds, 1, 2 or 5 times a power of ten apart."""
         sizes = (factor * 10**power for power in range(6) for factor in (1, 2, 5))
-        step = next(size for size in sizes if self.end / size <= MOST_TICKS)
+        step = next(size for size in sizes if self.end / size <= MAX_TICKS)
         return iter(range(0, int(self.end) + 1, step))
 
 

@@ -29,7 +29,7 @@ REQUEST_SECONDS = 60.0
 LOG_SECONDS = 2.0
 """For the last line of a log, which a verdict waits for."""
 
-_FIRST_DELAY, _LONGEST_DELAY = 0.05, 0.5
+_FIRST_DELAY, MAX_DELAY = 0.05, 0.5
 """Between two attempts, in seconds, while nothing listens on the socket."""
 
 _NOT_UNDERSTOOD = (
@@ -49,7 +49,7 @@ RuntimeError is the SDK's for a stream that breaks off within an object: dockerd
 _COMPOSE = "com.docker.compose"
 _PROJECT = f"{_COMPOSE}.project"
 
-_MOST_LINES = 1000
+_MAX_LINES = 1000
 """Of a log that are read, from its end."""
 
 # The agent needs nothing of root's docker configuration, and a broken one must not stop it.
@@ -107,7 +107,7 @@ class Engine:
                         "EARLY_START_ENGINE_SECONDS",
                     ) from error
             time.sleep(delay)
-            delay = min(2 * delay, _LONGEST_DELAY)
+            delay = min(2 * delay, MAX_DELAY)
         client.timeout = REQUEST_SECONDS
         return cls(client, url, settings.docker_pid)
 
@@ -314,12 +314,12 @@ class Engine:
         None if there is none, or it cannot be read.
         """
         with contextlib.suppress(EngineError), _speaking():
-            said = self.hurried(LOG_SECONDS)._client.logs(container, tail=1)
+            said = self.with_timeout(LOG_SECONDS)._client.logs(container, tail=1)
             lines = said.decode(errors="replace").split("\n")
             return next((line.strip()[:200] for line in reversed(lines) if line.strip()), None)
         return None
 
-    def hurried(self, seconds: float) -> "Engine":
+    def with_timeout(self, seconds: float) -> "Engine":
         """Return the same engine, with `seconds` for each request."""
         client = docker.APIClient(
             base_url=self._url, version=self._client.api_version, timeout=seconds
@@ -358,7 +358,7 @@ class Engine:
             with _speaking():
                 # Not as a stream: the SDK follows one without any time limit, and the log of a
                 # container that runs has no end.
-                said: bytes = self._client.logs(container, tail=_MOST_LINES)
+                said: bytes = self._client.logs(container, tail=_MAX_LINES)
         except EngineError as error:
             return f"the log cannot be read: {error}"
         return said[-most_bytes:].decode(errors="replace")
@@ -421,7 +421,7 @@ class Watch:
             self.losses += connected
             connected = False
             self.wake()
-            time.sleep(_LONGEST_DELAY)
+            time.sleep(MAX_DELAY)
 
 
 _EVENTS = ["create", "start", "die", "oom", "pause", "unpause", "destroy", "health_status"]

@@ -23,22 +23,22 @@ if TYPE_CHECKING:  # it loads the docker SDK
 SCHEMA = 1
 """Of the file; raised when a key changes its meaning or goes away."""
 
-MOST_LOG_BYTES = 64 << 10
+MAX_LOG_BYTES = 64 << 10
 """Of one container's log: its end."""
 
-MOST_WORDS = 64 << 10
+MAX_WORDS = 64 << 10
 """Characters of what compose said, or of a traceback: the end."""
 
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 """Of the whole file."""
 
-MOST_CONTAINERS = 64
+MAX_CONTAINERS = 64
 """Of all apps together, alike of each: their logs are held in memory."""
 
 SECONDS = 5.0
 """For reading all of it, while registration waits."""
 
-LEAST_LOG_BYTES = 256
+MIN_LOG_BYTES = 256
 """Shorter logs are no help: containers are left out instead."""
 
 
@@ -69,7 +69,7 @@ class Evidence:
         if event.cause == Cause.INTERRUPTED.label:
             return
         if event.kind in (Kind.FAILED, Kind.ABORTED):
-            words = event.details[-MOST_WORDS:]
+            words = event.details[-MAX_WORDS:]
             self._statements[event.app] = Statement(event.cause, event.message, words)
 
     def keep(self, run: record.RunRecord) -> None:
@@ -81,7 +81,7 @@ class Evidence:
             return
         folders = {app.folder: app.name for app in run.apps if app.name in self._statements}
         if self.engine and folders:
-            self._ask(self.engine.hurried(SECONDS), folders)
+            self._ask(self.engine.with_timeout(SECONDS), folders)
         document = {
             "schema": SCHEMA,
             "run": run.run,
@@ -101,16 +101,16 @@ class Evidence:
 
     def _ask(self, engine: "Engine", folders: Mapping[str, str]) -> None:
         deadline = time.monotonic() + SECONDS
-        most, count = max(1, MOST_CONTAINERS // len(folders)), 0
+        most, count = max(1, MAX_CONTAINERS // len(folders)), 0
         with contextlib.suppress(EngineError):  # what was told is kept all the same
             found = engine.states(folders)
             for folder, app in folders.items():
                 own = [each for each in found if each["folder"] == folder]
                 for each in ([each for each in own if has_failed(each)] or own)[:most]:
-                    if time.monotonic() >= deadline or count == MOST_CONTAINERS:
+                    if time.monotonic() >= deadline or count == MAX_CONTAINERS:
                         return
                     count += 1
-                    log = engine.log(each["id"], MOST_LOG_BYTES)
+                    log = engine.log(each["id"], MAX_LOG_BYTES)
                     self._statements[app].containers.append({**each, "log": log})
 
 
@@ -125,18 +125,18 @@ def has_failed(container: Mapping[str, Any]) -> bool:
     return state.get("Status") != "running" or health.get("Status") == "unhealthy"
 
 
-def bounded(document: Mapping[str, Any], most_bytes: int = MOST_BYTES) -> dict[str, Any]:
+def bounded(document: Mapping[str, Any], most_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Return `document` with its logs and words cut so that as a file it fits into `most_bytes`.
 
     All logs are cut alike. What is left out, in the end whole apps, is what comes last.
     """
-    most = MOST_LOG_BYTES
+    most = MAX_LOG_BYTES
     apps = list(document["apps"])
     while True:
         cut = {**document, "apps": [_cut(each, most) for each in apps]}
         if len(json.dumps(cut)) < most_bytes or not apps:
             return cut
-        if most > LEAST_LOG_BYTES:
+        if most > MIN_LOG_BYTES:
             most //= 2
         else:
             apps = apps[: len(apps) // 2]

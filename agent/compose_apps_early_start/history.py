@@ -14,13 +14,13 @@ from typing import Any
 from . import plainfile
 from .settings import Settings
 
-MOST_RUNS = 10
+MAX_RUNS = 10
 """That are kept, the last one included."""
 
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 """Of the files of all runs before the last one."""
 
-MOST_RECORD_BYTES = 16 << 20
+MAX_RECORD_BYTES = 16 << 20
 """Of one record: an app takes some kilobytes in it."""
 
 _NAME = re.compile(r"(0|[1-9][0-9]{0,8})\.json")
@@ -29,7 +29,7 @@ _NAME = re.compile(r"(0|[1-9][0-9]{0,8})\.json")
 def read(file: Path) -> Any:
     """Return what is in the JSON file; raises OSError, or ValueError for what is no JSON."""
     try:
-        return json.loads(plainfile.read(file, MOST_RECORD_BYTES))
+        return json.loads(plainfile.read(file, MAX_RECORD_BYTES))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
@@ -68,7 +68,7 @@ class History:
             newest_first = sorted(self._earlier().items(), reverse=True)
             for place, (_number, file) in enumerate(newest_first, start=2):
                 size += file.lstat().st_size
-                if place > MOST_RUNS or size > MOST_BYTES:
+                if place > MAX_RUNS or size > MAX_BYTES:
                     file.unlink()
 
     def _earlier(self) -> dict[int, Path]:

@@ -18,12 +18,12 @@ from .engine import Engine
 from .progress import Meter, megabytes, words
 from .report import Event, Kind, Report
 from .settings import MOST, Settings
-from .store import MOST_DOCUMENT_BYTES, Image, Store, StoreError, Version
+from .store import MAX_DOCUMENT_BYTES, Image, Store, StoreError, Version
 
 GRACE_SECONDS = 5.0
 """The request for a load ends so much later than the load, which is told by then."""
 
-MORE_TIME = 1.1
+RETRY_FACTOR = 1.1
 """An image that was cut off is sent again if there is so many times the time of the last try."""
 
 CONTAINERD_ROOT = Path("/var/lib/containerd")
@@ -141,12 +141,12 @@ class Loader:
         left = deadline - began
         if left <= 0 or self._broken_off:
             return Failure(Cause.RUN_TIMEOUT, f"{what}: the time of the run was up before its turn")
-        in_vain = self._too_slow.seconds(image.reference)
-        if left < in_vain * MORE_TIME:
+        seconds_tried = self._too_slow.seconds(image.reference)
+        if left < seconds_tried * RETRY_FACTOR:
             return Failure(
                 Cause.RUN_TIMEOUT,
-                f"{what}: {in_vain:.0f} s were too short to load it in an earlier run, and this "
-                f"run has {left:.0f} s left, so it is not begun",
+                f"{what}: {seconds_tried:.0f} s were too short to load it in an earlier run, and "
+                f"this run has {left:.0f} s left, so it is not begun",
             )
         storage = self._engine.storage()
         try:
@@ -277,7 +277,7 @@ class TooSlow:
 
     def _read(self) -> dict[str, float]:
         try:
-            found = json.loads(plainfile.read(self._file, MOST_DOCUMENT_BYTES))
+            found = json.loads(plainfile.read(self._file, MAX_DOCUMENT_BYTES))
             tried = {str(each): float(seconds) for each, seconds in found.items()}
             # A damaged file must not keep an image away for ever.
             return {each: seconds for each, seconds in tried.items() if seconds <= MOST}

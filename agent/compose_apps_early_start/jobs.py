@@ -12,7 +12,7 @@ BOOTED = Path("/run/systemd/system")
 """Is there if systemd runs. Source: sd_booted(3)."""
 
 _OWN, _DOCKER = "compose-apps-early-start.service", "docker.service"
-_MOST_UNITS = 3
+_MAX_UNITS = 3
 
 
 def holding_up_docker(settings: Settings) -> str | None:
@@ -45,5 +45,5 @@ def words(listed: str) -> str:
         return f"{_DOCKER} is not in systemd's job queue"
     if not at_work:
         return f"{_DOCKER} waits in systemd's job queue"
-    more = f" and {len(at_work) - _MOST_UNITS} more" if len(at_work) > _MOST_UNITS else ""
-    return f"{_DOCKER} waits, systemd is busy with {', '.join(at_work[:_MOST_UNITS])}{more}"
+    more = f" and {len(at_work) - _MAX_UNITS} more" if len(at_work) > _MAX_UNITS else ""
+    return f"{_DOCKER} waits, systemd is busy with {', '.join(at_work[:_MAX_UNITS])}{more}"

@@ -59,7 +59,7 @@ def held(settings: Settings) -> Iterator[Held]:
     # Its folder is one where anybody may put files, on OpenEmbedded.
     aktualizr = _Lock(settings.aktualizr_lock, shared_folder=True)
     # The unit may not write to /run itself. Where fioup has never run there is nothing to lock.
-    fioup = _Lock(settings.fioup_lock, made=False)
+    fioup = _Lock(settings.fioup_lock, create=False)
     try:
         if not own.take():
             raise BusyError(
@@ -90,10 +90,10 @@ class _Lock:
     says so then. A file that is not `made` here is locked only if there is one.
     """
 
-    def __init__(self, file: Path, *, shared_folder: bool = False, made: bool = True) -> None:
+    def __init__(self, file: Path, *, shared_folder: bool = False, create: bool = True) -> None:
         self.file = file
         self.note: str | None = None
-        self._made = made
+        self._create = create
         self._shared_folder = shared_folder
         self._descriptor: int | None = None
 
@@ -107,12 +107,12 @@ class _Lock:
                 if self._is_open():
                     return True
                 self.drop()
-                if self._is_somebodys():
+                if self._belongs_to_other():
                     return True
                 try:
                     self._descriptor = self._open()
                 except FileNotFoundError:
-                    if self._made:
+                    if self._create:
                         raise
                     return True
                 try:
@@ -148,7 +148,7 @@ class _Lock:
         here = os.fstat(self._descriptor)
         return stat.S_ISREG(here.st_mode) and os.path.samestat(there, here)
 
-    def _is_somebodys(self) -> bool:
+    def _belongs_to_other(self) -> bool:
         self.note = None
         try:
             there = self.file.lstat()
@@ -166,7 +166,7 @@ class _Lock:
 
     def _open(self) -> int:
         flags = os.O_RDONLY
-        if self._made:
+        if self._create:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT
         # Should it be a link or a FIFO by now, it is neither followed nor waited for.

@@ -12,13 +12,13 @@ from .container import Container
 from .settings import Settings
 from .verdict import Finished
 
-_MOST_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20
 
 
 def recall(settings: Settings, engine: str | None) -> Finished:
     """Return the one-shots that ended well under the dockerd with the identity `engine`."""
     try:
-        document = json.loads(plainfile.read(settings.finished, _MOST_BYTES))
+        document = json.loads(plainfile.read(settings.finished, _MAX_BYTES))
         if engine is None or document["engine"] != engine:
             return frozenset()
         return frozenset((str(key), str(end)) for key, end in document["containers"].items())

@@ -9,7 +9,7 @@ from .container import Container, Listed, State
 from .preloaded import App
 from .selection import Selection
 from .store import Image, StoreError
-from .verdict import Finished, needs_no_up
+from .verdict import Finished, is_up_to_date
 
 
 class Action(Enum):
@@ -93,12 +93,12 @@ def _plan_app(
         return AppPlan(app, (), failure=failure)
     missing = tuple(image for image in app.images if image not in state.images)
     loads, error = _loads(missing, stored)
-    if needs_no_up(app, own, finished):
+    if is_up_to_date(app, own, finished):
         # What is damaged or lost beside containers that run is put back for the next start, and
         # for aktualizr-lite, which would take down an app without its images.
         return AppPlan(app, (*restore, *loads), missing)
     if len(loads) < len(missing):
-        return AppPlan(app, (), missing, _not_there(missing, error))
+        return AppPlan(app, (), missing, _missing_images(missing, error))
     # Newer versions of compose make such a container anew, so it must be done before their `up`.
     reconnect = any(each.without_network or each.lost_networks(state.networks) for each in own)
     reconnects = (Step(Action.RECONNECT),) if reconnect else ()
@@ -115,7 +115,7 @@ def _loads(
     return loads, errors[0] if errors else None
 
 
-def _not_there(missing: tuple[str, ...], error: StoreError | None) -> Failure:
+def _missing_images(missing: tuple[str, ...], error: StoreError | None) -> Failure:
     if error:
         return Failure(error.cause, str(error))
     more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""

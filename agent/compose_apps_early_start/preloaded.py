@@ -25,9 +25,9 @@ COMPOSE_FILE = "docker-compose.yml"
 PUBLISHED_HASH_LABEL = "io.compose-spec.config-hash"
 """Set on every service by publishing; aktualizr-lite compares it with the container's label."""
 
-MOST_BYTES = 1 << 20
-MOST_NODES = 100_000
-MOST_DEPTH = 100
+MAX_BYTES = 1 << 20
+MAX_NODES = 100_000
+MAX_DEPTH = 100
 
 _SIBLINGS_THAT_WIN = (
     "compose.yaml",
@@ -84,7 +84,7 @@ class Listing:
     """What lies in `compose-apps`: names of apps, and of what is none (a file, a hidden folder)."""
 
     apps: tuple[str, ...] = ()
-    strays: tuple[str, ...] = ()
+    not_apps: tuple[str, ...] = ()
 
 
 def listing(settings: Settings) -> Listing:
@@ -104,7 +104,7 @@ def listing(settings: Settings) -> Listing:
         ) from error
     return Listing(
         apps=tuple(sorted(name for name, is_app in kinds.items() if is_app)),
-        strays=tuple(sorted(name for name, is_app in kinds.items() if not is_app)),
+        not_apps=tuple(sorted(name for name, is_app in kinds.items() if not is_app)),
     )
 
 
@@ -268,7 +268,7 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 def _load(file: Path) -> Mapping[str, Any] | Failure | None:
     """Read a compose file; None for YAML that two parsers may read differently."""
     try:
-        data = plainfile.read(file, MOST_BYTES)
+        data = plainfile.read(file, MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return Failure(Cause.COMPOSE_FILE_MISSING, f"there is no {file.name} in {file.parent}")
     except OSError as error:
@@ -302,8 +302,8 @@ def _load_stored(store: Store, version: Version) -> Mapping[str, Any] | Failure:
 def _parse(data: bytes, name: str) -> Mapping[str, Any] | Failure | None:
     if not data.strip():
         return Failure(Cause.COMPOSE_FILE_INVALID, f"{name} is empty")
-    if len(data) > MOST_BYTES:
-        return Failure(Cause.COMPOSE_FILE_INVALID, f"{name} is larger than {MOST_BYTES >> 20} MiB")
+    if len(data) > MAX_BYTES:
+        return Failure(Cause.COMPOSE_FILE_INVALID, f"{name} is larger than {MAX_BYTES >> 20} MiB")
     try:
         document = _construct(data)
     except yaml.YAMLError as error:
@@ -338,8 +338,8 @@ def _construct(data: bytes) -> Any:
             depth -= 1
         elif isinstance(event, yaml.DocumentStartEvent):
             documents += 1
-        if depth > MOST_DEPTH:
-            raise ValueError(f"nested deeper than {MOST_DEPTH} levels")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
         if getattr(event, "tag", None) or getattr(event, "value", None) == "<<":
             plain = False
     if documents > 1:
@@ -349,8 +349,8 @@ def _construct(data: bytes) -> Any:
         node = loader.get_single_node()
         if node is None:
             return None
-        if _expanded_size(node, {}) > MOST_NODES:
-            raise ValueError(f"its aliases expand to more than {MOST_NODES} nodes")
+        if _expanded_size(node, {}) > MAX_NODES:
+            raise ValueError(f"its aliases expand to more than {MAX_NODES} nodes")
         return loader.construct_document(node) if plain else _NOT_PLAIN
     except yaml.composer.ComposerError:
         return _NOT_PLAIN  # an anchor may be given twice, which PyYAML does not know
@@ -361,7 +361,7 @@ def _construct(data: bytes) -> Any:
 def _expanded_size(node: yaml.Node, known: dict[int, int]) -> int:
     """Count the nodes below `node` with every alias written out."""
     if id(node) not in known:
-        known[id(node)] = MOST_NODES + 1  # an alias to one of its own parents never ends
+        known[id(node)] = MAX_NODES + 1  # an alias to one of its own parents never ends
         children: list[yaml.Node] = []
         if isinstance(node, yaml.SequenceNode):
             children = node.value
@@ -439,6 +439,6 @@ def _sets_compose_variables(env_file: Path) -> bool:
     Raises OSError if it is there and cannot be read.
     """
     try:
-        return b"COMPOSE_" in plainfile.read(env_file, MOST_BYTES)
+        return b"COMPOSE_" in plainfile.read(env_file, MAX_BYTES)
     except FileNotFoundError:
         return False

@@ -21,7 +21,7 @@ def ask(settings: Settings, record: Mapping[str, Any]) -> Mapping[str, str] | No
 
     folders = [app["folder"] for app in record["apps"] if app["folder"]]
     try:
-        containers = Engine.connect(settings, SECONDS).hurried(SECONDS).containers(*folders)
+        containers = Engine.connect(settings, SECONDS).with_timeout(SECONDS).containers(*folders)
     except EngineError:
         return None
     return {app["name"]: words(app, containers) for app in record["apps"]}

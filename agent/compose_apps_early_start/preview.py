@@ -63,7 +63,7 @@ def to_json(shown: Preview) -> dict[str, Any]:
         "shortlist": str(shown.settings.default_apps) if wanted.shortlisted else None,
         "apps": [_app_to_json(each, shown) for each in shown.plan.apps],
         "unknown": [{"name": each.name, "nearest": each.nearest} for each in wanted.unknown],
-        "strays": list(wanted.strays),
+        "strays": list(wanted.not_apps),
         "unchecked": list(shown.unchecked),
     }
 
@@ -125,8 +125,8 @@ def _lines(shown: Preview) -> Iterator[str]:
     for unknown in wanted.unknown:
         nearest = f"; did you mean {unknown.nearest!r}?" if unknown.nearest else ""
         yield f"Not preloaded: {unknown.name!r}{nearest}"
-    for stray in wanted.strays:
-        yield f"No app, left alone: {shown.settings.compose_apps / stray}"
+    for name in wanted.not_apps:
+        yield f"No app, left alone: {shown.settings.compose_apps / name}"
     for unchecked in shown.unchecked:
         yield f"Not checked: {unchecked}"
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-TELL_SECONDS = 5.0
+REPORT_SECONDS = 5.0
 """Between two words."""
 
 
@@ -27,7 +27,7 @@ class Meter:
         """Count `size` bytes more."""
         self.done += size
         now = self._clock()
-        if now - self._told_at >= TELL_SECONDS:
+        if now - self._told_at >= REPORT_SECONDS:
             self._told_at = now
             self._tell(words(self.done, self._total, now - self._began))
 

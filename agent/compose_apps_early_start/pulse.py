@@ -15,12 +15,12 @@ BEAT_SECONDS = 3.0
 ASK_SECONDS = 5.0
 """Between two questions for that: it takes a process, while dockerd is to start."""
 
-MOST_APPS = 3
+MAX_APPS = 3
 """Which one line has room for."""
 
-_ENDS = (Kind.SKIPPED, Kind.FINISHED, Kind.ABORTED, Kind.DEGRADED)
-_DECIDES = (Kind.RUNNING, Kind.FAILED)
-_ASIDE = (Kind.NOTE, Kind.UNKNOWN, Kind.HEALED, Kind.REPLACED)
+_RUN_ENDS = (Kind.SKIPPED, Kind.FINISHED, Kind.ABORTED, Kind.DEGRADED)
+_VERDICTS = (Kind.RUNNING, Kind.FAILED)
+_REMARKS = (Kind.NOTE, Kind.UNKNOWN, Kind.HEALED, Kind.REPLACED)
 """They tell what was done, not what is going on."""
 
 
@@ -34,11 +34,11 @@ class Pulse:
     def __init__(
         self,
         notify: Callable[[str], None],
-        held_up_by: Callable[[], str | None],
+        holding_up: Callable[[], str | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._notify = notify
-        self._held_up_by = held_up_by
+        self._holding_up = holding_up
         self._clock = clock
         self._lock = threading.Lock()
         self._asked_at = clock()
@@ -53,7 +53,7 @@ class Pulse:
         with self._lock:
             self._enter(event)
             self._say(line(event))
-        if event.kind in _ENDS:
+        if event.kind in _RUN_ENDS:
             self._ended.set()
         elif self._thread is None:
             self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
@@ -67,11 +67,11 @@ class Pulse:
             elif event.kind is Kind.READY:
                 self._waiting = None
             return
-        if event.kind in _ASIDE:
+        if event.kind in _REMARKS:
             return
         self._waiting = None
         before = self._apps.pop(event.app, None)
-        if event.kind not in _DECIDES:
+        if event.kind not in _VERDICTS:
             goes_on = before and before[0].kind is event.kind
             self._apps[event.app] = (event, before[1] if before and goes_on else now)
 
@@ -82,7 +82,7 @@ class Pulse:
     def beat(self) -> None:
         """Tell what goes on now."""
         if self._waiting and self._clock() - self._asked_at >= ASK_SECONDS:
-            self._reason = self._held_up_by()
+            self._reason = self._holding_up()
             self._asked_at = self._clock()
         with self._lock:
             text = self._text(self._clock())
@@ -96,10 +96,10 @@ class Pulse:
             return f"{message}, {now - since:.0f} s{reason}"
         apps = [
             f"{name}: {event.message}, {now - since:.0f} s"
-            for name, (event, since) in list(self._apps.items())[:MOST_APPS]
+            for name, (event, since) in list(self._apps.items())[:MAX_APPS]
         ]
-        if len(self._apps) > MOST_APPS:
-            apps.append(f"and {len(self._apps) - MOST_APPS} more apps")
+        if len(self._apps) > MAX_APPS:
+            apps.append(f"and {len(self._apps) - MAX_APPS} more apps")
         return "; ".join(apps)
 
     def _say(self, text: str) -> None:
@@ -109,7 +109,7 @@ class Pulse:
 
 
 def status(
-    environment: Mapping[str, str], held_up_by: Callable[[], str | None]
+    environment: Mapping[str, str], holding_up: Callable[[], str | None]
 ) -> Callable[[Event], None]:
     """Return a listener that shows how far the run is in `systemctl status`.
 
@@ -119,4 +119,4 @@ def status(
         return lambda event: None
     import sdnotify
 
-    return Pulse(sdnotify.SystemdNotifier().notify, held_up_by)
+    return Pulse(sdnotify.SystemdNotifier().notify, holding_up)

@@ -23,10 +23,10 @@ from .shortlist import UnknownName
 SCHEMA = 2
 """Raised when a key changes its meaning or goes away; new keys may come without."""
 
-MOST_STEPS = 64
+MAX_STEPS = 64
 """Of one app, or of the run. When there are more, those in the middle go."""
 
-MOST_RESTARTS = 32
+MAX_RESTARTS = 32
 """Of one container, whose time is kept."""
 
 
@@ -193,7 +193,7 @@ def _seen(container: Container, before: ContainerRecord | None) -> ContainerReco
     if healthy is None and container.health == "healthy":
         healthy = now
     restarts = list(before.restart_uptimes) if before else []
-    if before and container.restarts > before.restarts and len(restarts) < MOST_RESTARTS:
+    if before and container.restarts > before.restarts and len(restarts) < MAX_RESTARTS:
         restarts.append(now)
     return ContainerRecord(
         id=container.id,
@@ -309,8 +309,8 @@ def _step(steps: list[Step], state: str) -> None:
     if steps and steps[-1].state == state:
         return
     steps.append(Step(state, uptime.now()))
-    if len(steps) > MOST_STEPS:
-        del steps[MOST_STEPS // 2]
+    if len(steps) > MAX_STEPS:
+        del steps[MAX_STEPS // 2]
 
 
 def write(document: Mapping[str, Any], file: Path) -> None:

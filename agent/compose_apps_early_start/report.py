@@ -80,16 +80,16 @@ class Event:
 
 Listener = Callable[[Event], None]
 
-Onlooker = Callable[[str, Collection[Container]], None]
+Observer = Callable[[str, Collection[Container]], None]
 """Is shown the containers of an app each time that somebody looks at them."""
 
 
 class Report:
     """Hands each event to every listener, one event at a time."""
 
-    def __init__(self, listeners: Iterable[Listener], onlookers: Iterable[Onlooker] = ()) -> None:
+    def __init__(self, listeners: Iterable[Listener], observers: Iterable[Observer] = ()) -> None:
         self._listeners = tuple(listeners)
-        self._onlookers = tuple(onlookers)
+        self._observers = tuple(observers)
         self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
@@ -101,8 +101,8 @@ class Report:
     def saw(self, app: str, containers: Collection[Container]) -> None:
         """Show the containers of `app` as they are; callable from any thread."""
         with self._lock:
-            for onlooker in self._onlookers:
-                onlooker(app, containers)
+            for observer in self._observers:
+                observer(app, containers)
 
 
 def connected_to_journal(environment: Mapping[str, str]) -> bool:

@@ -28,7 +28,7 @@ class Selection:
     shortlisted: bool
     apps: tuple[App, ...]
     unknown: tuple[UnknownName, ...]
-    strays: tuple[str, ...]
+    not_apps: tuple[str, ...]
     store: Store
     store_error: str | None = None
 
@@ -60,7 +60,7 @@ def select(settings: Settings, ask: AskCompose) -> Selection:
     known = tuple(sorted({*found.apps, *stored}))
     chosen, unknown = (known, ()) if names is None else shortlist.select(names, known)
     apps = preloaded.read(settings, chosen, ask, store, stored)
-    return Selection(names is not None, apps, unknown, found.strays, store, store_error)
+    return Selection(names is not None, apps, unknown, found.not_apps, store, store_error)
 
 
 def stored_images(

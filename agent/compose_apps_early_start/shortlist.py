@@ -14,13 +14,13 @@ from pathlib import Path
 from . import plainfile
 from .errors import EarlyStartError
 
-MOST_BYTES = 1 << 20
+MAX_BYTES = 1 << 20
 """A longer file is no shortlist; reading it is refused."""
 
-MOST_CHARACTERS = 100
+MAX_CHARACTERS = 100
 """Longer names are compared with none, and cut when they are told."""
 
-MOST_TOLD = 20
+MAX_REPORTED = 20
 """So many unknown names are told one by one; a file with more of them is no typo."""
 
 
@@ -42,7 +42,7 @@ def read(file: Path) -> tuple[str, ...] | None:
     shortlist that cannot be read is not the wish to start everything.
     """
     try:
-        data = plainfile.read(file, MOST_BYTES)
+        data = plainfile.read(file, MAX_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -84,28 +84,28 @@ def select(
     many more there are.
     """
     chosen = []
-    strange = []
+    unmatched = []
     all_known = frozenset(known)
     for name in names:
         if name in all_known:
             chosen.append(name)
         else:
-            strange.append(name)
-    unknown = [UnknownName(_cut(name), _nearest(name, known)) for name in strange[:MOST_TOLD]]
-    if len(strange) > MOST_TOLD:
-        unknown.append(UnknownName(f"... and {len(strange) - MOST_TOLD} more names", None))
+            unmatched.append(name)
+    unknown = [UnknownName(_cut(name), _nearest(name, known)) for name in unmatched[:MAX_REPORTED]]
+    if len(unmatched) > MAX_REPORTED:
+        unknown.append(UnknownName(f"... and {len(unmatched) - MAX_REPORTED} more names", None))
     return tuple(chosen), tuple(unknown)
 
 
 def _cut(name: str) -> str:
-    return name if len(name) <= MOST_CHARACTERS else f"{name[:MOST_CHARACTERS]}..."
+    return name if len(name) <= MAX_CHARACTERS else f"{name[:MAX_CHARACTERS]}..."
 
 
 def _nearest(name: str, known: Collection[str]) -> str | None:
-    if len(name) > MOST_CHARACTERS:
+    if len(name) > MAX_CHARACTERS:
         return None
     import difflib  # only a typo pays for it
 
-    by_folded = {each.casefold(): each for each in known if len(each) <= MOST_CHARACTERS}
+    by_folded = {each.casefold(): each for each in known if len(each) <= MAX_CHARACTERS}
     close = difflib.get_close_matches(name.casefold(), by_folded, n=1)
     return by_folded[close[0]] if close else None

@@ -203,8 +203,8 @@ def _tell_selection(wanted: Selection, settings: Settings, tell: Report) -> None
             f"{each.name!r} in {settings.default_apps}: no preloaded app has this name{nearest}"
         )
         tell(Event(Kind.UNKNOWN, message, hint=f"correct {settings.default_apps}"))
-    for stray in wanted.strays:
-        message = f"{settings.compose_apps / stray} is no app's folder; it is left alone"
+    for name in wanted.not_apps:
+        message = f"{settings.compose_apps / name} is no app's folder; it is left alone"
         tell(Event(Kind.NOTE, message, hint="move it away, or registration will list it as an app"))
     if wanted.store_error:
         message = f"the restorable store cannot be read: {wanted.store_error}"

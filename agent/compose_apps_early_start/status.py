@@ -17,7 +17,7 @@ from .start import ALL_RUN, DEGRADED, NOTHING_RUNS
 GOES_ON, NO_RUN = 4, NoRunError.exit_status
 """Exit statuses, beside that of the run which is shown."""
 
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 """Between two looks at the record, for who waits for the verdict."""
 
 KILL_SWITCH = "compose-apps-early-start=disabled"
@@ -128,7 +128,7 @@ def wait(settings: Settings, seconds: float) -> dict[str, Any]:
         left = deadline - time.monotonic()
         if left <= 0:
             break
-        time.sleep(min(LOOK_SECONDS, left))
+        time.sleep(min(POLL_SECONDS, left))
     if record is None:
         raise NoRunError(
             f"no run has begun within {seconds:g} s",

@@ -19,13 +19,13 @@ from . import plainfile
 from .cause import Cause
 
 CHUNK_BYTES = 1 << 20
-MOST_DOCUMENT_BYTES = 4 << 20
+MAX_DOCUMENT_BYTES = 4 << 20
 """Of a manifest, an index or a config; the registries' own limit."""
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
-MOST_URI_BYTES = 4096
+MAX_URI_BYTES = 4096
 
 _ALSO_RUNS = {"arm64": ("arm",), "amd64": ("386",)}
 """Architectures, as docker names them, whose programs a processor of another runs as well."""
@@ -201,7 +201,7 @@ class Store:
         file = version.folder / "images" / name / digest / "index.json"
         with _naming(digest, what):
             try:
-                document = _json(plainfile.read(file, MOST_DOCUMENT_BYTES), digest, what)
+                document = _json(plainfile.read(file, MAX_DOCUMENT_BYTES), digest, what)
             except FileNotFoundError:
                 return None
         return document if _mappings(document.get("manifests")) else None
@@ -287,9 +287,9 @@ class Store:
 
     def _document(self, sha256: str, version: Version, what: str) -> tuple[dict[str, Any], int]:
         """Return a JSON object of the store, and its size in bytes."""
-        file = self.verified(sha256, version, what, MOST_DOCUMENT_BYTES)
+        file = self.verified(sha256, version, what, MAX_DOCUMENT_BYTES)
         with _naming(sha256, what):
-            data = plainfile.read(file, MOST_DOCUMENT_BYTES)
+            data = plainfile.read(file, MAX_DOCUMENT_BYTES)
         return _json(data, sha256, what), len(data)
 
     def _check_size(self, blob: Descriptor, what: str) -> None:
@@ -311,7 +311,7 @@ def _naming(sha256: str, what: str) -> Iterator[None]:
 
 def _text(file: Path) -> str:
     try:
-        return plainfile.read(file, MOST_URI_BYTES).decode(errors="replace").strip()
+        return plainfile.read(file, MAX_URI_BYTES).decode(errors="replace").strip()
     except OSError:  # the version is there all the same; nothing will ask for it by an empty uri
         return ""
 

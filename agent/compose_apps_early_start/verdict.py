@@ -11,7 +11,7 @@ from .cause import Cause, Failure
 from .container import Container
 from .preloaded import App, Service
 
-CALM = 6
+RESTART_SETTLE_FACTOR = 6
 """A container that its policy restarted must run so many times as long as another to be settled.
 
 With a settling time of 10 seconds that is a minute. A service that gives up after some seconds
@@ -142,7 +142,7 @@ def _judge_running(container: Container, settle_seconds: float) -> Waits | None:
     if container.without_network:
         failure = Failure(Cause.NETWORK_STALE, f"{named} runs without a network")
         return Waits(f"{service} has no network", _UNTIL_IT_CHANGES, failure, Need.NETWORK)
-    left = CALM * settle_seconds - up_for
+    left = RESTART_SETTLE_FACTOR * settle_seconds - up_for
     if container.restarts and left > 0:
         return Waits(_restarted(container), left, _crash_loop(container))
     if up_for < settle_seconds:
@@ -176,13 +176,13 @@ def _exit_status(container: Container) -> str:
     return f"exit status {container.exit_code}{killed}"
 
 
-LEAST_TELLING = (Cause.TIMEOUT, Cause.NOT_STARTED)
+VAGUE_CAUSES = (Cause.TIMEOUT, Cause.NOT_STARTED)
 """They are told only if no other service has a better reason."""
 
 
 def _together(waits: Collection[Waits]) -> Waits:
     failures = [each.at_last for each in waits if isinstance(each.at_last, Failure)]
-    failures.sort(key=lambda each: each.cause in LEAST_TELLING)
+    failures.sort(key=lambda each: each.cause in VAGUE_CAUSES)
     notes = [each.at_last.note for each in waits if isinstance(each.at_last, Runs)]
     needs = {each.need for each in waits}
     return Waits(
@@ -193,7 +193,7 @@ def _together(waits: Collection[Waits]) -> Waits:
     )
 
 
-def needs_no_up(app: App, containers: Collection[Container], finished: Finished) -> bool:
+def is_up_to_date(app: App, containers: Collection[Container], finished: Finished) -> bool:
     """Tell whether compose would change nothing, where that can be known without compose.
 
     `containers` are those of the app's folder. It is known for published apps only: the hash label

@@ -795,7 +795,7 @@ LONG = 10.0
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[EventClient]:
-    monkeypatch.setattr("compose_apps_early_start.engine._LONGEST_DELAY", 0.01)
+    monkeypatch.setattr("compose_apps_early_start.engine.MAX_DELAY", 0.01)
     client = EventClient()
     yield client
     client.down = True

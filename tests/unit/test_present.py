@@ -85,7 +85,7 @@ class Dockerd(Engine):
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def hurried(self, seconds: float) -> Engine:
+    def with_timeout(self, seconds: float) -> Engine:
         assert seconds <= 2.0
         return self
 

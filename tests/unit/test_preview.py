@@ -43,7 +43,7 @@ def test_the_json_has_exactly_the_documented_keys() -> None:
             state=ENGINE,
             shortlisted=True,
             unknown=(UnknownName("shpo", "shop"),),
-            strays=("README",),
+            not_apps=("README",),
         )
     )
     assert found == {
@@ -98,7 +98,7 @@ def test_the_lines_of_a_plan() -> None:
             state=ENGINE,
             shortlisted=True,
             unknown=(UnknownName("shpo", "shop"), UnknownName("x", None)),
-            strays=("README",),
+            not_apps=("README",),
         )
     )
     assert lines.split("\n") == [
@@ -139,7 +139,7 @@ def test_the_lines_on_a_registered_device_and_without_an_engine() -> None:
 
 
 def test_no_name_in_the_lines_steers_the_terminal() -> None:
-    lines = text(shown(app("a\x1b[2J\nb\udce9"), strays=("\x07",)))
+    lines = text(shown(app("a\x1b[2J\nb\udce9"), not_apps=("\x07",)))
     assert lines.replace("\n", "").isprintable()
     assert "  a\\x1b[2J\\nb\\udce9: docker compose up" in lines.split("\n")
 

@@ -247,10 +247,10 @@ def quick(settings: Settings, **changes: Any) -> Settings:
 def device(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Iterator[Device]:
     for name, seconds in {
         "FIRST_BACK_OFF": 0.01,
-        "LONGEST_BACK_OFF": 0.04,
+        "MAX_BACK_OFF": 0.04,
         "STATUS_SECONDS": 0.0,
         "ENGINE_PAUSE": 0.01,
-        "LOOK_PAUSE": 0.01,
+        "CHECK_DELAY": 0.01,
         "ALONE_SECONDS": 0.05,
         "END_SECONDS": LONG,
     }.items():
@@ -636,7 +636,7 @@ def test_the_next_attempt_comes_later_each_time(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "FIRST_BACK_OFF", 0.05)
-    monkeypatch.setattr(runner, "LONGEST_BACK_OFF", 0.2)
+    monkeypatch.setattr(runner, "MAX_BACK_OFF", 0.2)
     device.compose.endings["shop"] = [*[fail(Cause.PORT_TAKEN)] * 4, None]
     device.run(app("shop"))
     times = device.times("shop")

@@ -56,7 +56,7 @@ class RunningEngine(Engine):
     def identity(self) -> str | None:
         return "1:1"
 
-    def hurried(self, seconds: float) -> Engine:
+    def with_timeout(self, seconds: float) -> Engine:
         return self
 
     def states(self, folders: Any) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import pytest
 from compose_apps_early_start.cause import Cause
 from compose_apps_early_start.store import (
     CHUNK_BYTES,
-    MOST_DOCUMENT_BYTES,
+    MAX_DOCUMENT_BYTES,
     Descriptor,
     Image,
     Manifest,
@@ -516,9 +516,9 @@ def test_json_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
 def test_a_document_is_not_read_into_memory_whatever_its_size(tmp_path: Path) -> None:
     builder = Builder(tmp_path)
     builder.app_of_files("shop", {"docker-compose.yml": COMPOSE_FILE})
-    huge = builder.blob(b" " * (MOST_DOCUMENT_BYTES + 1), OCI.manifest)
+    huge = builder.blob(b" " * (MAX_DOCUMENT_BYTES + 1), OCI.manifest)
     store = Store(tmp_path)
-    with pytest.raises(StoreError, match=f"is larger than {MOST_DOCUMENT_BYTES} bytes"):
+    with pytest.raises(StoreError, match=f"is larger than {MAX_DOCUMENT_BYTES} bytes"):
         store.image(f"hub.example.test/x@{huge['digest']}", the_version(store), None)
 
 
