@@ -14,7 +14,7 @@ from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.store import Descriptor, Store, StoreError, Version
 
 from ..errors import PreloadError
-from . import compose_file, unpacking
+from . import compose_file, containers, unpacking
 from .docker_contents import DockerContents, DockerError
 from .ext4 import FileSystem
 from .layout import Layout
@@ -45,6 +45,12 @@ class _Checker:
             lambda path, target: system.dump(f"{layout.docker}/{path}", target),
             work,
         )
+        system.dump(f"{layout.docker}/containers", work / "made")
+        self._containers: Mapping[str, Sequence[str]] = {}
+        try:
+            self._containers = containers.made(work / "made/containers")
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            report.problems.append(f"a container that was made ahead is damaged: {error}")
         self._unpacked: set[tuple[Descriptor, str]] = set()
         self._installed: Mapping[str, str] = {}
         try:
@@ -89,7 +95,8 @@ class _Checker:
             )
             for reference in dict.fromkeys(services.values())
         )
-        return AppReport(name, version.uri if version else uri, ready, images)
+        made = tuple(self._containers.get(name, ()))
+        return AppReport(name, version.uri if version else uri, ready, images, made)
 
     def _check_bundle(self, name: str, version: Version, ready: bool) -> None:
         manifest = self._store.manifest(version)

@@ -1,8 +1,9 @@
 """docker's own store, filled by a dockerd that nobody else sees.
 
 It runs in namespaces of its own, whose network is a loopback and nothing more, with a data root of
-its own, and pulls by digest from a registry there that serves what was fetched before. Nothing of
-the images is executed, so their architecture does not matter. Needs root.
+its own, and pulls by digest from a registry there that serves what was fetched before. If that is
+wanted, the apps' containers are made, too. Nothing of the images is executed, so their architecture
+does not matter. Needs root.
 """
 
 import contextlib
@@ -12,19 +13,23 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import PreloadError
-from . import docker_engine, privilege, registry_server, skopeo, tool
+from . import containers, daemon_json, docker_engine, privilege, registry_server, skopeo, tool
+from .containers import Making
 from .docker_engine import Download, Engine
 from .oci import Image
 from .progress import step
 
-PARTS = ("image", "overlay2")
-"""What of docker's data root is an image's: the rest belongs to one device."""
+PARTS: tuple[str, ...] = ("image", "overlay2")
+"""What of docker's data root holds images. But for `containers.PARTS`, the rest is one device's: its
+identity and keys, swarm, plugins, the cache of builds, what is temporary.
+"""
 
 _DOCKER_HUB = "docker.io"
 _START_SECONDS = 60.0
@@ -50,42 +55,70 @@ def check() -> Engine | Download:
 
 @contextlib.contextmanager
 def filled(
-    images: Iterable[Image], blobs: Path, folder: Path, engine: Engine | Download
+    images: Iterable[Image],
+    blobs: Path,
+    apps: Path,
+    folder: Path,
+    engine: Engine | Download,
+    making: Making | None,
 ) -> Iterator[Path]:
     """Pull images, whose blobs lie in `blobs`, and lend docker's data root. dockerd is stopped.
 
-    The data root is made in `folder`, and belongs to root. Raises `PreloadError`.
+    With `making`, the containers of all apps in the folder `apps` are made as well. The data root
+    is made in `folder`, and belongs to root. Raises `PreloadError`.
     """
     images = list(images)
+    names = sorted(each.name for each in apps.iterdir())
     with privilege.root():
         if isinstance(engine, Download):
             engine = docker_engine.fetched(engine)
-        folder.mkdir()
-        with _dockerd(engine, images, blobs, folder) as client:
+        (folder / "data").mkdir(parents=True)
+        settings = making.settings if making else {"bridge": "none"}
+        with _dockerd(engine, images, blobs, apps, folder, settings) as running:
 
             def pull(image: Image) -> None:
                 with step(f"docker pull {image.reference}"):
-                    _pull(client, image)
+                    _pull(running.client, image)
 
             with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
                 list(pool.map(pull, images))
+            if making:
+                containers.make(making, names, running.client, running.process)
+        # The device that this machine's data lies on, which dockerd makes anew at each start.
+        (folder / "data/volumes/backingFsBlockDev").unlink(missing_ok=True)
         yield folder / "data"
 
 
+@dataclass(frozen=True)
+class _Running:
+    """A dockerd that runs: a client of its API, and the id of a process in its namespaces."""
+
+    client: Any
+    process: int
+
+
 @contextlib.contextmanager
-def _dockerd(engine: Engine, images: Sequence[Image], blobs: Path, folder: Path) -> Iterator[Any]:
-    """Run dockerd, and lend a client of its API."""
+def _dockerd(
+    engine: Engine,
+    images: Sequence[Image],
+    blobs: Path,
+    apps: Path,
+    folder: Path,
+    settings: Mapping[str, Any],
+) -> Iterator[_Running]:
+    """Run dockerd with these `settings` of a device, among its own."""
     hosts = sorted({skopeo.host(image.reference) for image in images} - {_DOCKER_HUB})
     ports = sorted({"80"} | {host.partition(":")[2] for host in hosts if ":" in host})
     names = ["localhost", *(host.partition(":")[0] for host in hosts)]
     (folder / "hosts").write_text("".join(f"127.0.0.1 {name}\n" for name in names))
-    (folder / "daemon.json").write_text(json.dumps(_configuration(folder / "data", hosts)))
+    (folder / "daemon.json").write_text(json.dumps({**settings, **_configuration(hosts)}))
     argv = [
         # Whatever becomes of this process, all of it ends.
         *("setpriv", "--pdeathsig", "KILL"),
         *("unshare", "--mount", "--net", "--ipc", "--uts", "--pid"),
         *("--fork", "--kill-child", "--mount-proc"),
         *("sh", str(_SCRIPT), str(folder / "daemon.json"), str(folder / "hosts")),
+        *(str(folder / "data"), str(apps)),
         *(sys.executable, "-I", registry_server.__file__, str(blobs / "sha256"), *ports),
     ]
     log = folder / "log"
@@ -101,22 +134,21 @@ def _dockerd(engine: Engine, images: Sequence[Image], blobs: Path, folder: Path)
     ):
         assert process.stdin
         try:
-            yield _client(process, log)
+            yield _running(process, log)
         finally:
             process.stdin.close()
             process.wait()
 
 
-def _configuration(data: Path, hosts: Sequence[str]) -> dict[str, Any]:
+def _configuration(hosts: Sequence[str]) -> dict[str, Any]:
     return {
-        "data-root": str(data),
+        "data-root": daemon_json.DATA_ROOT,
         "exec-root": "/run/docker",
         "pidfile": "/run/dockerd.pid",
         "hosts": ["unix:///run/docker.sock"],
         # What the device has: docker 29 would take containerd's store for an empty data root.
         "storage-driver": "overlay2",
         "features": {"containerd-snapshotter": False},
-        "bridge": "none",
         "iptables": False,
         "ip6tables": False,
         "insecure-registries": list(hosts),
@@ -125,8 +157,8 @@ def _configuration(data: Path, hosts: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _client(process: subprocess.Popen[bytes], log: Path) -> Any:
-    """Wait for dockerd, and return a client; raises `PreloadError` with dockerd's own words."""
+def _running(process: subprocess.Popen[bytes], log: Path) -> _Running:
+    """Wait for dockerd, and return it; raises `PreloadError` with dockerd's own words."""
     import docker
 
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
@@ -139,7 +171,7 @@ def _client(process: subprocess.Popen[bytes], log: Path) -> Any:
             if os.path.exists(address.removeprefix("unix://")):  # noqa: PTH110  # a socket
                 client = docker.APIClient(base_url=address, version="auto", timeout=None)
                 client.ping()
-                return client
+                return _Running(client, int(inner))
         time.sleep(0.05)
     said = log.read_text(errors="replace").strip().splitlines()
     raise PreloadError(

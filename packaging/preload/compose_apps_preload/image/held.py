@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PreloadError
+from . import containers, docker_store
 from .cache import Cache
 from .ext4 import FileSystem
 from .layout import Layout
@@ -21,12 +22,13 @@ class Held:
 
     apps: Mapping[str, str | None]
     installed: Mapping[str, str]
-    has_docker: bool
+    docker: frozenset[str]
+    """Which parts of docker's store are in it."""
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is preloaded."""
-        return not self.apps and not self.has_docker
+        return not self.apps and "image" not in self.docker
 
     @classmethod
     def read(cls, system: FileSystem, layout: Layout) -> "Held":
@@ -41,7 +43,9 @@ class Held:
                 apps[name] = uris[0] if len(uris) == 1 else None
         for name in apps:
             apps[name] = installed.get(name) or apps[name]
-        return cls(apps, installed, bool(system.names(f"{layout.docker}/image")))
+        parts = (*docker_store.PARTS, *containers.PARTS)
+        docker = frozenset(each for each in parts if system.names(f"{layout.docker}/{each}"))
+        return cls(apps, installed, docker)
 
 
 def keep_blobs(system: FileSystem, layout: Layout, cache: Cache, scratch: Path) -> None:
@@ -51,11 +55,15 @@ def keep_blobs(system: FileSystem, layout: Layout, cache: Cache, scratch: Path) 
         cache.adopt(file)
 
 
-def remove(system: FileSystem, layout: Layout, scratch: Path) -> None:
+def remove(system: FileSystem, layout: Layout, before: Held, scratch: Path) -> None:
     """Take all that is preloaded out of a file system; raises `PreloadError`."""
+    parts = docker_store.PARTS
+    if "containers" in before.docker:
+        # They would lack their images. Without any, volumes are nobody's who preloads.
+        parts += containers.PARTS
     paths = [f"{layout.compose_apps}/{name}" for name in system.names(layout.compose_apps)]
     paths += [f"{layout.reset_apps}/{name}" for name in system.names(layout.reset_apps)]
-    paths += [f"{layout.docker}/{name}" for name in ("image", "overlay2")]
+    paths += [f"{layout.docker}/{name}" for name in parts]
     system.remove(paths, scratch)
 
 

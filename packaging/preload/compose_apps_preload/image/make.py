@@ -83,6 +83,11 @@ def add_command(commands: command.Subparsers) -> None:
         action="store_true",
         help="the restorable store alone, as bitbake preloads it; needs no root and no dockerd",
     )
+    add(
+        "--create",
+        action="store_true",
+        help="make the apps' containers, too: the device only starts them",
+    )
     add("--default-apps", type=command.app_list, metavar="A,B", help="what the device starts")
     add(
         "--partition",
@@ -126,6 +131,11 @@ def run(options: argparse.Namespace) -> int:
             "apps of type compose have their images in docker's store only",
             "leave --no-docker-store out, or take --app-type restorable",
         )
+    if options.no_docker_store and options.create:
+        raise UsageError(
+            "containers are in docker's store",
+            "leave out --create, or --no-docker-store",
+        )
     wish = Wish(
         source=options.source,
         target=options.output,
@@ -133,6 +143,7 @@ def run(options: argparse.Namespace) -> int:
         platform=platforms.parse(options.arch),
         restorable=app_type == "restorable",
         docker=not options.no_docker_store,
+        create=options.create,
         default_apps=options.default_apps,
         only=only,
         partition=options.partition,

@@ -20,6 +20,7 @@ from . import (
     app,
     architecture,
     compression,
+    containers,
     disk,
     docker_store,
     held,
@@ -31,6 +32,7 @@ from . import (
 )
 from .app import App
 from .cache import Cache
+from .containers import Making
 from .contents import check, names_of
 from .disk import Partition
 from .ext4 import FileSystem, Tree, need
@@ -78,6 +80,8 @@ class Wish:
     """Whether the image may be preloaded already: its apps stay, but for those of `sources`."""
     removed: tuple[str, ...] = ()
     """Names of apps that are preloaded already, and shall not be any longer."""
+    create: bool = False
+    """Whether the apps' containers are made, too; only with `docker`."""
     dry_run: bool = False
     """Whether to only tell what would be done, on standard output."""
 
@@ -99,8 +103,9 @@ def make(wish: Wish) -> None:
         layout = Layout.find(system)
         before = Held.read(system, layout)
         sources = _chosen(wish, _staying(wish, before))
+        making = Making.for_image(system, layout) if wish.create else None
+        _check_held(wish, before)
         if not before.is_empty:
-            _check_held(wish, before)
             held.keep_blobs(system, layout, cache, work / "held")
         architecture.check(system, layout, wish.platform)
         registries = Registries(cache)
@@ -133,7 +138,7 @@ def make(wish: Wish) -> None:
             system.check()
         if not before.is_empty:
             with step("taking out what was preloaded"):
-                held.remove(system, layout, work)
+                held.remove(system, layout, before, work)
                 # What was removed counts as free from now on.
                 system.repair()
         stage = Settings(root=work / "root")
@@ -156,9 +161,13 @@ def make(wish: Wish) -> None:
         with contextlib.ExitStack() as stack:
             if engine:
                 root = stack.enter_context(
-                    docker_store.filled(images.values(), blobs, work / "docker", engine)
+                    docker_store.filled(
+                        *(images.values(), blobs, stage.compose_apps, work / "docker"),
+                        *(engine, making),
+                    )
                 )
-                trees.append(Tree(root, layout.docker, docker_store.PARTS, owned_by_root=False))
+                parts = docker_store.PARTS + (containers.PARTS if making else ())
+                trees.append(Tree(root, layout.docker, parts, owned_by_root=False))
             partition = _with_room(partition, trees, wish.spare, work)
             with step("writing apps into the file system"):
                 system.write(trees, work)
@@ -336,6 +345,14 @@ def _check_free(folder: Path, needed: int) -> None:
 
 
 def _check_held(wish: Wish, before: Held) -> None:
+    others = before.docker.intersection(containers.PARTS)
+    if wish.create and others and (before.is_empty or "containers" not in others):
+        raise PreloadError(
+            f"docker in the image has {', '.join(sorted(others))} of its own already",
+            "start from an image without, or leave --create out",
+        )
+    if before.is_empty:
+        return
     if not wish.replace and not wish.removed:
         raise PreloadError(
             f"the image is preloaded already, with {', '.join(before.apps) or 'docker images'}",
@@ -419,6 +436,7 @@ def _plan(
             for reference in each.images
         )
     lines += (f"{name}  is taken out" for name in wish.removed)
+    lines += ("the containers of all apps are made",) * wish.create
     lines.append(f"to fetch: {megabytes(missing)} of {megabytes(packed)}; the cache has the rest")
     lines.append(f"the image grows by about {megabytes(max(0, needed - free))}")
     return "\n".join(lines)
@@ -475,6 +493,8 @@ def _verify(
         each.name for each in apps
     }:
         problems.append("not all apps, or not both stores, are in it")
+    if wish.create and not all(each.containers for each in report.apps):
+        problems.append("not all apps have containers in it")
     if problems:
         raise PreloadError(
             f"the image that was made is broken: {'; '.join(problems[:5])}",

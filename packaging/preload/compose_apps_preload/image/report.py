@@ -29,6 +29,8 @@ class AppReport:
     ready: bool
     """Whether its folder is in compose-apps; else the device restores it."""
     images: tuple[ImageReport, ...]
+    containers: tuple[str, ...]
+    """The names of its containers that were made ahead."""
 
 
 @dataclass

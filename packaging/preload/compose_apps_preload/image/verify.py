@@ -93,5 +93,7 @@ def text(report: Report) -> str:
             lines.append(f"  {', '.join(image.services)}: {image.reference}")
             facts = (image.architecture or "?", image.config or "?", megabytes(image.size))
             lines.append(f"    {' '.join(facts)}, in: {', '.join(image.stores) or 'no store'}")
+        if each.containers:
+            lines.append(f"  containers made ahead: {', '.join(each.containers)}")
     lines += ["", *(f"problem: {problem}" for problem in report.problems)]
     return "\n".join(lines if report.problems else lines[:-1])
