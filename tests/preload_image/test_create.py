@@ -3,13 +3,14 @@
 import json
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from engine.board import Board
+from engine.board import AKTUALIZR, COMPOSE_APPS, Board
 from engine.test_adoption import as_aktualizr_does, obstacles
 from preload.given import CHECKOUT
 from preload_image import device_image
@@ -27,7 +28,7 @@ services:
     command: ["/bin/busybox", "sleep", "3600"]
     environment: {{HOME_OF_ROOT: "${{HOME}}", LIMIT: "${{COMPOSE_HTTP_TIMEOUT}}"}}
     ports: ["8080:80"]
-    volumes: ["./site:/www:ro", "/srv/nowhere:/srv", "data:/home/user"]
+    volumes: ["./site:/www:ro", "/srv/nowhere:/srv", "data:/data"]
   worker:
     image: {IMAGE}
     restart: always
@@ -61,7 +62,10 @@ def compose(registry: Registry) -> None:
 def busybox(registry: Registry) -> str:
     """An image whose amd64 runs here; in it is a folder with an owner of its own."""
     program = (device_tree().layers[-1] / "usr/bin/busybox").read_bytes()
-    amd64 = [*layers("amd64"), archive({"bin/busybox": program, "home/user/seed": b"seed"})]
+    folder = tarfile.TarInfo("data")
+    folder.type, folder.uid, folder.mode = tarfile.DIRTYPE, 1000, 0o2750
+    runs = archive({"bin/busybox": program, "data": folder, "data/seed": b"seed"})
+    amd64 = [*layers("amd64"), runs]
     return registry.push_image("factory/made", {"arm64": layers("arm64"), "amd64": amd64})
 
 
@@ -157,25 +161,39 @@ def test_the_device_starts_the_very_containers_and_makes_none(board: Board) -> N
 
 
 def test_they_are_what_the_device_itself_would_have_made(board: Board) -> None:
+    # That of a device, whatever the kernel here has.
+    configure(board, '{"default-cgroupns-mode": "private"}')
     board.device.start_dockerd()
     ahead = {each["Name"]: settings(each) for each in board.containers()}
     networks = [board.networks(name) for name in ("shop", "telemetry")]
     for name in ("shop", "telemetry"):
-        board.shell(f"cd /var/sota/compose-apps/{name} && docker compose down --volumes")
-        board.shell(f"cd /var/sota/compose-apps/{name} && docker compose create --pull never")
+        folder = f"{COMPOSE_APPS}/{name}"
+        board.device.run(["docker", "compose", "down", "--volumes"], cwd=folder)
+        board.device.run(["docker", "compose", "create"], cwd=folder, env=AKTUALIZR)
     assert {each["Name"]: settings(each) for each in board.containers()} == ahead
     assert [board.networks(name) for name in ("shop", "telemetry")] == networks
 
 
 def settings(container: dict[str, Any]) -> dict[str, Any]:
-    """What a container was made with, but for its own name."""
-    config = {**container["Config"], "Hostname": None}
-    return {"config": config, "host": container["HostConfig"], "mounts": container["Mounts"]}
+    """What a container was made with, but for what is of docker's version, or in no order."""
+    config, host = container["Config"], container["HostConfig"]
+    found = {key: value for key, value in host.items() if value and key != "MaskedPaths"}
+    return {
+        "labels": config["Labels"],
+        "environment": sorted(config["Env"] or ()),
+        "command": (config["Entrypoint"], config["Cmd"], config["Image"]),
+        "host": {**found, "Binds": sorted(host["Binds"] or ())},
+        "mounts": sorted(container["Mounts"], key=lambda each: str(each["Destination"])),
+    }
+
+
+def configure(board: Board, text: str) -> None:
+    board.device.path("/etc/docker").mkdir(exist_ok=True)
+    board.device.path("/etc/docker/daemon.json").write_text(text)
 
 
 def test_an_app_comes_back_from_the_store_when_docker_has_lost_all(board: Board) -> None:
-    board.device.path("/etc/docker").mkdir(exist_ok=True)
-    board.device.path("/etc/docker/daemon.json").write_text(SNAPSHOTTER)
+    configure(board, SNAPSHOTTER)
     board.shell("rm -rf /var/lib/docker/*")
     board.device.start_dockerd()
     board.start_well()
@@ -233,7 +251,7 @@ NET = "networks: {default: {ipam: {config: [{subnet: 10.9.0.0/24}]}}}\n"
     [
         (ONE % "" + NET, ONE % "" + NET, "these are taken: 172.17.0.0/16 by bridge, 10.9.0.0/24"),
         (ONE % ", container_name: db", ONE % ", container_name: db", "a has a container of this"),
-        ("", ONE % "" + "networks: {default: {external: true, name: lan}}\n", "network lan decl"),
+        ("", ONE % "" + "networks: {default: {external: true, name: lan}}\n", "network lan "),
         (
             "",
             ONE % ", volumes: [{type: bind, source: /srv/nowhere, target: /x,"
