@@ -48,16 +48,6 @@ MADE = {"shop-web-1", "shop-worker-1", "telemetry-collector-1"}
 SNAPSHOTTER = '{"features": {"containerd-snapshotter": true}}'
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compose(registry: Registry) -> None:
-    """docker compose, as a plugin of who makes the image."""
-    plugins = registry.folder / "home/.docker/cli-plugins"
-    plugins.mkdir(parents=True)
-    (plugins / "docker-compose").symlink_to(
-        device_tree().layers[-1] / "usr/libexec/docker/cli-plugins/docker-compose"
-    )
-
-
 @pytest.fixture(scope="module")
 def busybox(registry: Registry) -> str:
     """An image whose amd64 runs here; in it is a folder with an owner of its own."""
@@ -70,7 +60,9 @@ def busybox(registry: Registry) -> str:
 
 
 @pytest.fixture(scope="module")
-def apps(busybox: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
+def apps(
+    compose: None, busybox: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[object, ...]:
     top = tmp_path_factory.mktemp("made")
     shop = app(top / "shop", SHOP)
     (shop / "site").mkdir()
@@ -262,7 +254,7 @@ NET = "networks: {default: {ipam: {config: [{subnet: 10.9.0.0/24}]}}}\n"
     ids=["subnet", "name", "network", "bind"],
 )
 def test_an_app_that_cannot_be_created_is_named(
-    busybox: str, tmp_path: Path, first: str, second: str, message: str
+    compose: None, busybox: str, tmp_path: Path, first: str, second: str, message: str
 ) -> None:
     words = ["--app", app(tmp_path / "apps/b", second)]
     words += ["--app", app(tmp_path / "apps/a", first)] if first else []
