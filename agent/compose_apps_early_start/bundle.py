@@ -359,7 +359,7 @@ def _sync(top: Path) -> None:
     for folder, _folders, files in os.walk(top):
         for name in files:
             path = Path(folder, name)
-            if path.is_file() and not path.is_symlink():
+            if not path.is_symlink() and path.is_file():
                 _sync_one(path)
         _sync_one(Path(folder))
 
@@ -422,7 +422,8 @@ def _put(source: Path, place: int, *, replacing: bool) -> bool:
         there = os.stat(name, dir_fd=place, follow_symlinks=False)
     except FileNotFoundError:
         there = None
-    if source.is_dir() and not source.is_symlink():
+    # A link first: where it leads may be no possible path at all.
+    if not source.is_symlink() and source.is_dir():
         if there is None:
             _make_like(source, place)
         elif not stat.S_ISDIR(there.st_mode):

@@ -3,9 +3,11 @@
 import contextlib
 import errno
 import json
+import math
 import os
 import pwd
 import resource
+import select
 import signal
 import subprocess
 import threading
@@ -189,10 +191,10 @@ class Compose:
             process = self._start([*self.command, *arguments], folder, output, errors)
             if process is None:
                 return -signal.SIGTERM, "", ""
+            status: int | None = None
             try:
-                status: int | None = process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                status = None
+                if _ends(process, max(0.0, deadline - time.monotonic())):
+                    status = process.wait()
             finally:
                 with self._lock:
                     self._running.discard(process)
@@ -221,6 +223,20 @@ class Compose:
         with contextlib.suppress(OSError):
             resource.prlimit(process.pid, resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
         return process
+
+
+def _ends(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
+    """Wait up to `seconds` for the end of `process`, and tell whether it came.
+
+    `Popen.wait` with a limit looks twenty times a second, and learns of the end that much later.
+    """
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        ended = select.poll()
+        ended.register(descriptor, select.POLLIN)
+        return bool(ended.poll(math.ceil(seconds * 1000)))
+    finally:
+        os.close(descriptor)
 
 
 def _memory_file(name: str) -> BinaryIO:

@@ -134,7 +134,7 @@ def bounded(document: Mapping[str, Any], most_bytes: int = MOST_BYTES) -> dict[s
     apps = list(document["apps"])
     while True:
         cut = {**document, "apps": [_cut(each, most) for each in apps]}
-        if len(json.dumps(cut, indent=2)) < most_bytes or not apps:
+        if len(json.dumps(cut)) < most_bytes or not apps:
             return cut
         if most > LEAST_LOG_BYTES:
             most //= 2

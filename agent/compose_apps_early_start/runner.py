@@ -55,6 +55,12 @@ FIRST_BACK_OFF, LONGEST_BACK_OFF = 1.0, 10.0
 STATUS_SECONDS = 5.0
 """Between two words on what one app waits for."""
 
+LOOK_PAUSE = 0.2
+"""Seconds from a change of an app's containers to the look at them: changes come in flocks.
+
+While others come up each look costs processor time that these need.
+"""
+
 ENGINE_PAUSE = 0.5
 """Seconds before a dockerd that failed is asked again."""
 
@@ -197,7 +203,7 @@ class Runner:
         changed = self._watch.changes(self._next_moment() - time.monotonic())
         for each in self._runs:
             if each.app.project in changed:
-                each.look_at = 0.0
+                each.look_at = min(each.look_at, time.monotonic() + LOOK_PAUSE)
         if self._watch.losses != self._losses:
             self._await_engine(EngineError("dockerd went away", Cause.ENGINE_LOST.hint))
 
@@ -210,6 +216,8 @@ class Runner:
                 moments += [self._ready + LOADING_SECONDS, each.next_up]
             elif each.outcome is None:
                 moments += [each.deadline, each.next_up if each.wants_up else each.look_at]
+            elif not each.has_failed:
+                moments.append(each.look_at)
         # What was due in this round is done, or waits for something else.
         return min((each for each in moments if each > self._now), default=self._now + ENGINE_PAUSE)
 
@@ -400,7 +408,7 @@ class Runner:
     def _take_up(self, each: AppRun, ending: Ending) -> None:
         each.tried = True
         each.wants_up = False
-        each.look_at = 0.0
+        each.look_at = self._now + LOOK_PAUSE
         if ending and each.losses != self._watch.losses:
             ending = Failure(Cause.ENGINE_LOST, f"dockerd went away meanwhile: {ending.message}")
         if ending is None:

@@ -220,4 +220,4 @@ def test_whatever_is_said_it_fits(logs: list[list[str]], most: int) -> None:
         for own in logs
     ]
     found = bounded({"schema": 1, "apps": apps}, most)
-    assert len(json.dumps(found, indent=2)) < most
+    assert len(json.dumps(found)) < most

@@ -250,6 +250,7 @@ def device(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Iterator[Devi
         "LONGEST_BACK_OFF": 0.04,
         "STATUS_SECONDS": 0.0,
         "ENGINE_PAUSE": 0.01,
+        "LOOK_PAUSE": 0.01,
         "END_SECONDS": LONG,
     }.items():
         monkeypatch.setattr(runner, name, seconds)

@@ -171,7 +171,7 @@ def test_names_that_are_no_text_are_recorded(settings: Settings) -> None:
 BROKEN = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("cut", ["os.fsync", "pathlib.Path.replace", "json.dump"])
+@pytest.mark.parametrize("cut", ["os.fsync", "pathlib.Path.replace", "json.dumps"])
 def test_the_file_is_the_old_one_whole_or_the_new_one_whole(
     tmp_path: Path, mocker: MockerFixture, cut: str
 ) -> None:
