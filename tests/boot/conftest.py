@@ -1,5 +1,6 @@
 """Boots for the tests: each scenario is run once, and only if a test looks at it."""
 
+import os
 import subprocess
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,6 +11,7 @@ import pytest
 from boot import scenarios
 from boot.boots import Boot
 from boot.scenarios import (
+    FEW,
     POWER_CUTS,
     SCENARIOS,
     SUITES,
@@ -19,6 +21,7 @@ from boot.scenarios import (
     OfflineDocker,
     PowerCut,
 )
+from virtual_device import samples
 from virtual_device.firmware import Firmware, firmware
 
 CHECKOUT = Path(__file__).parents[2]
@@ -43,8 +46,11 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def flashed(package: Path) -> Firmware:
-    """The firmware with the agent of this checkout."""
-    return firmware(package)
+    """The firmware with the agent of this checkout; with MADE_AHEAD the containers, too."""
+    if not os.environ.get("MADE_AHEAD"):
+        return firmware(package)
+    ahead = {name: (samples.APPS / name / "docker-compose.yml").read_text() for name in FEW}
+    return firmware(package, ahead=ahead)
 
 
 @pytest.fixture(scope="session")

@@ -8,15 +8,13 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 
 import pytest
-from compose_apps_preload.image import containers, docker_store
-from engine.board import AKTUALIZR, COMPOSE_APPS, Board
+from engine.board import Board
 from engine.conftest import SUITE
 from engine.test_adoption import as_aktualizr_does, obstacles
-from virtual_device import Device, Tree, device_tree, samples
+from virtual_device import Device, Tree, ahead, device_tree, samples
 
 MAKER = os.environ.get("MAKER_SUITE", SUITE)
 """The Debian suite whose docker and compose have made the containers."""
@@ -24,22 +22,12 @@ SAMPLES = ("debug-tools", "shop", "telemetry")
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> samples.Preload:
+def made() -> samples.Preload:
     """docker's store with the samples' images and created containers."""
     tree = device_tree(MAKER)
     images = samples.preload(tree)
-    folder = tmp_path_factory.mktemp("made")
-    with Device(tree, preload=images.docker) as device:
-        for name in SAMPLES:
-            samples.install(device, name, samples.sample(name, images.references))
-        device.start_dockerd()
-        for name in SAMPLES:
-            argv = ["docker", "compose", "create", "--pull", "never", "--no-build"]
-            device.run(argv, cwd=f"{COMPOSE_APPS}/{name}", env=AKTUALIZR)
-        device.stop_dockerd()
-        for part in (*docker_store.PARTS, *containers.PARTS):
-            subprocess.run(["cp", "-a", device.folder / "docker" / part, folder], check=True)
-    return samples.Preload(folder, images.references)
+    apps = {name: samples.sample(name, images.references) for name in SAMPLES}
+    return ahead.made(tree, images, apps)
 
 
 @pytest.fixture

@@ -27,8 +27,9 @@ from .oci import Image
 from .progress import step
 
 PARTS: tuple[str, ...] = ("image", "overlay2")
-"""What of docker's data root holds images. But for `containers.PARTS`, the rest is one device's: its
-identity and keys, swarm, plugins, the cache of builds, what is temporary.
+"""What of docker's data root holds images. But for `containers.PARTS`, the rest is one device's.
+
+That is its identity and keys, swarm, plugins, the cache of builds, what is temporary.
 """
 
 _DOCKER_HUB = "docker.io"
