@@ -312,3 +312,15 @@ def test_an_image_that_has_them_is_changed(
     bill = preload_well("verify", "--json", tmp_path / "made.ext4").json
     assert [each["containers"] for each in bill["apps"]] == [["shop-web-1", "shop-worker-1"]]
     device_image.assert_sound(tmp_path / "made.ext4")
+
+
+def test_a_limit_that_this_machine_cannot_keep_is_not_lost_in_silence(
+    apps: tuple[object, ...], tmp_path: Path
+) -> None:
+    source = device_image.ext4(tmp_path / "in.ext4", ostree=False)
+    words = ("--arch", "amd64", "--create", "-o", tmp_path / "out.ext4")
+    blind = 'mount -t tmpfs tmpfs /sys/fs/cgroup && exec "$@"'
+    prefix = ("unshare", "--mount", "sh", "-ec", blind, "sh")
+    ended = preload("image", source, *apps, *words, prefix=prefix)
+    assert ended.status == 1
+    assert "app shop: on this machine docker creates it without a limit: " in ended.stderr
