@@ -49,12 +49,19 @@ fuzz: $(VENV)/made ## fuzzing of the agent for a minute in all (SECONDS=600; ONL
 		tests/fuzz --timeout $$(($(or $(SECONDS),60) + 240)) $(if $(ONLY),-k "$(ONLY)")
 
 test-powercut: device-packages boot-packages $(VENV)/made ## many power cuts at the first boot (N=100)
-	POWER_CUTS=$(or $(N),20) $(VENV)/bin/python -m pytest tests/boot/test_power_cut.py
+	for ahead in "" 1; do \
+		MADE_AHEAD=$$ahead POWER_CUTS=$(or $(N),20) $(VENV)/bin/python -m pytest \
+			tests/boot/test_power_cut.py || exit; \
+	done
 
-test-suites: device-packages boot-packages $(VENV)/made ## a boot of each Debian suite; the newest compose
+test-suites: device-packages boot-packages $(VENV)/made ## a boot of each Debian suite; the newest compose; containers of one suite on another
 	SUITES="bookworm trixie forky" $(VENV)/bin/python -m pytest tests/boot/test_suites.py
 	ENGINE_SUITE=forky $(VENV)/bin/python -m pytest tests/engine/test_causes.py \
 		tests/engine/test_repairs.py
+	for pair in "trixie forky" "forky trixie" "trixie bookworm" "bookworm trixie"; do \
+		set -- $$pair; MAKER_SUITE=$$1 ENGINE_SUITE=$$2 $(VENV)/bin/python -m pytest \
+			tests/engine/test_made_ahead.py || exit; \
+	done
 
 bench: device-packages $(VENV)/made ## the benchmarks
 	PYTHONPATH=$(CURDIR)/packaging/device $(VENV)/bin/python tests/bench/bench.py

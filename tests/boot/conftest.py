@@ -1,5 +1,6 @@
 """Boots for the tests: each scenario is run once, and only if a test looks at it."""
 
+import os
 import subprocess
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,7 +10,8 @@ from typing import Any
 import pytest
 from boot import scenarios
 from boot.boots import Boot
-from boot.scenarios import POWER_CUTS, SCENARIOS, SUITES
+from boot.scenarios import FEW, POWER_CUTS, SCENARIOS, SUITES
+from virtual_device import samples
 from virtual_device.firmware import Firmware, firmware
 
 AT_ONCE = 3
@@ -25,8 +27,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def flashed(package: Path) -> Firmware:
-    """The firmware with the agent of this checkout."""
-    return firmware(package)
+    """The firmware with the agent of this checkout; with MADE_AHEAD the containers, too."""
+    if not os.environ.get("MADE_AHEAD"):
+        return firmware(package)
+    ahead = {name: (samples.APPS / name / "docker-compose.yml").read_text() for name in FEW}
+    return firmware(package, ahead=ahead)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,16 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
 
 
 @pytest.fixture(scope="session")
+def compose(registry: Registry) -> None:
+    """docker compose, as a plugin of who makes images."""
+    plugins = registry.folder / "home/.docker/cli-plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "docker-compose").symlink_to(
+        device_tree().layers[-1] / "usr/libexec/docker/cli-plugins/docker-compose"
+    )
+
+
+@pytest.fixture(scope="session")
 def images(registry: Registry) -> Mapping[str, str]:
     """Repository to reference by digest: an OCI index, a docker manifest list, one manifest."""
     both = {each: layers(each) for each in ("amd64", "arm64")}

@@ -71,6 +71,8 @@ def disk(tree: Tree, kernel: Kernel, preload: Preload | None) -> Path:
     texts = [path.read_text() for path in sorted(STAND_INS.rglob("*")) if path.is_file()]
     inputs = [tree.key, str(kernel.modules), docker, Path(__file__).read_text()]
     kind = f"disk-{tree.suite}" if preload else f"empty-disk-{tree.suite}"
+    if preload and (preload.docker / "containers").is_dir():
+        kind = f"made-ahead-{kind}"
     return cached(kind, [*inputs, *texts], build) / "disk.img"
 
 

@@ -110,6 +110,11 @@ def add_command(commands: command.Subparsers) -> None:
         help="the shortlist: which of the apps the device starts",
     )
     add(
+        "--create",
+        action="store_true",
+        help="also create the containers of all apps, so that the device only starts them",
+    )
+    add(
         "--partition",
         type=int,
         metavar="N",
@@ -157,6 +162,11 @@ def run(options: argparse.Namespace) -> int:
             "the images of apps of type compose are only in docker's store",
             "leave out --no-docker-store, or use --app-type restorable",
         )
+    if options.no_docker_store and options.create:
+        raise UsageError(
+            "containers are in docker's store",
+            "leave out --create or --no-docker-store",
+        )
     request = Request(
         source=options.source,
         target=options.output,
@@ -164,6 +174,7 @@ def run(options: argparse.Namespace) -> int:
         platform=platforms.parse(options.arch),
         restorable=app_type == "restorable",
         docker=not options.no_docker_store,
+        create=options.create,
         default_apps=options.default_apps,
         only=only,
         partition=options.partition,
