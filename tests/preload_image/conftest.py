@@ -1,14 +1,19 @@
 """A registry with images, apps that use them, and an image that was preloaded with the apps."""
 
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from preload.given import CHECKOUT
 from preload_image import device_image
 from preload_image.given import SHOP, Preloaded, app, layers, preload_well
 from preload_image.registry import Registry, configure_skopeo, serve
-from virtual_device import device_tree
+from virtual_device import agent_layer, device_tree
 from virtual_device.cache import home as cache_home
+from virtual_device.disk import disk
+from virtual_device.firmware import Firmware
+from virtual_device.kernel import kernel
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +27,17 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         patch.setenv("HOME", str(folder / "home"))
         configure_skopeo(folder / "home", running.port)
         yield running
+
+
+@pytest.fixture(scope="session")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Firmware:
+    """A device with the agent of this checkout, and without apps and images."""
+    argv = [CHECKOUT / "packaging/debian/build", tmp_path_factory.mktemp("package")]
+    built = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
+    tree = device_tree()
+    its_kernel = kernel(tree)
+    image = disk(agent_layer(tree, Path(built.stdout.strip())), its_kernel, None)
+    return Firmware(its_kernel, image, {})
 
 
 @pytest.fixture(scope="session")

@@ -108,7 +108,7 @@ class FileSystem:
     def check(self) -> None:
         """Raise `PreloadError`, with e2fsck's words, if it is damaged; its journal is replayed."""
         cwd = self._file.parent
-        tool.run(("e2fsck", "-E", "journal_only", "-y", self._device), cwd=cwd, good=(0, 1))
+        self.replay_journal()
         done = tool.run(("e2fsck", "-f", "-n", self._device), cwd=cwd, good=range(256))
         if done.returncode:
             said = [line for line in done.stdout.decode(errors="replace").splitlines() if line]
@@ -117,6 +117,11 @@ class FileSystem:
                 f"the image's root file system is damaged; e2fsck says: {' / '.join(found[:4])}",
                 "build or download the image again; nothing was repaired",
             )
+
+    def replay_journal(self) -> None:
+        """Bring what the journal holds into its place, as mounting does."""
+        argv = ("e2fsck", "-E", "journal_only", "-y", self._device)
+        tool.run(argv, cwd=self._file.parent, good=(0, 1))
 
     def repair(self) -> None:
         """Put right what writing has left, counters above all; raises `PreloadError` for more."""

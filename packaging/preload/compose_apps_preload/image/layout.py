@@ -1,5 +1,7 @@
 """Where things of the device lie in its root file system."""
 
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +38,16 @@ class Layout:
             "there is neither /ostree/deploy/*/var nor /var in the image's root file system",
             "is this the root file system? One labelled 'otaroot' is taken first",
         )
+
+    def roots(self, system: FileSystem) -> Iterator[str]:
+        """Yield where root file systems lie: OSTree's deployments, or "" for the top."""
+        if not self.var.startswith(DEPLOY):
+            yield ""
+            return
+        deployments = f"{self.var.removesuffix('/var')}/deploy"
+        for name, mode in system.names(deployments).items():
+            if stat.S_ISDIR(mode):
+                yield f"{deployments}/{name}"
 
     @property
     def compose_apps(self) -> str:

@@ -1,14 +1,11 @@
 """`image`: put apps into a copy of a device's image, as `fioctl targets image` does."""
 
 import argparse
-import contextlib
 import os
 import re
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from .. import command
 from ..configuration import factory_config, resolve
@@ -143,7 +140,7 @@ def run(options: argparse.Namespace) -> int:
         variables={**os.environ, **dict(options.env)},
     )
     os.umask(0o022)  # what is staged gets into the image with its modes
-    with _ended_by_signals():
+    with command.ended_by_signals():
         make(wish)
     return 0
 
@@ -185,18 +182,3 @@ def from_factory_config(
             "give it with --app, or correct the shortlist",
         )
     return resolution.apps, resolution.app_type
-
-
-@contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end this like Ctrl-C does: nothing is left behind."""
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    old = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
