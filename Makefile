@@ -94,10 +94,10 @@ boot-packages:
 # systemd-python comes as source only, hence all up to pkg-config.
 # systemd and mandoc check the units and the man page, busybox the shell script that ships; git
 # holds the branches of containers.git. From skopeo on: what makes a preloaded image, bmaptool, which
-# writes it to a disk, and pigz, which a benchmark compares with.
+# writes it to a disk, and pigz, which a benchmark compares with; mtools and ovmf: a disk that UEFI boots.
 test-packages:
 	@$(INSTALL) python3 python3-venv python3-dev gcc libsystemd-dev pkg-config systemd mandoc \
-		busybox git skopeo e2fsprogs fdisk bmap-tools pigz sudo xz-utils zstd
+		busybox git skopeo e2fsprogs fdisk bmap-tools pigz sudo xz-utils zstd mtools ovmf
 
 # The dependencies only: the tests find the agent in the tree. The libraries of both LmP releases
 # lie beside them, each release's in a folder of its name, for the tests of the layer; so does what

@@ -64,6 +64,12 @@ class Seen:
         file = self.files / name
         return file.read_text(errors="replace").strip() if file.exists() else ""
 
+    @property
+    def last_lines(self) -> str:
+        """The end of what was on the console, for a person."""
+        lines = [line for line in self.text("console.txt").splitlines() if line.strip()]
+        return "\n".join(f"    {line}" for line in lines[-_TAIL:])
+
 
 def boot(
     partition: Partition,
@@ -101,11 +107,12 @@ def boot(
     FileSystem(results).dump("/", files)
     with contextlib.suppress(OSError):
         (files / "lost+found").rmdir()
-    if (work / CONSOLE).exists():
-        (files / "console.txt").write_text("\n".join(_lines(work / CONSOLE)) + "\n")
+    lines = _lines(work / CONSOLE)
+    if lines:
+        (files / "console.txt").write_text("\n".join(lines))
     if not (files / "complete").exists():
         trouble = trouble or "the machine went off before it told anything"
-        _saved(partition, layout, files)
+        _save(partition, layout, files)
     (files / "complete").unlink(missing_ok=True)
     return Seen(files, trouble)
 
@@ -119,7 +126,7 @@ def _results_disk(work: Path) -> Path:
     return results
 
 
-def _saved(partition: Partition, layout: Layout, files: Path) -> None:
+def _save(partition: Partition, layout: Layout, files: Path) -> None:
     """Take the record out of the image itself, where it is even after a power cut."""
     system = FileSystem(partition.file, partition.start)
     system.replay_journal()
@@ -147,12 +154,10 @@ def _followed(machine: Emulator, console: Path, patience: Patience) -> str | Non
             shown = max(shown, len(lines) - 1)
             progress.draw(lines[-2] if len(lines) > 1 else "")
             if time.monotonic() > deadline:
-                what = "nothing more came" if up else "the system did not come up"
-                seconds = patience.run if up else patience.boot
+                if not up:
+                    return f"the system was not up after {patience.boot:.0f} s"
                 _shut_down(machine)
-                return f"{what} in {seconds:.0f} s; the last lines of the console:\n" + "\n".join(
-                    f"    {line}" for line in lines[-_TAIL:] if line
-                )
+                return f"it was not done {patience.run:.0f} s after the system was up"
         progress.clear()
     for line in _lines(console)[shown:]:
         if spoken := _SPOKEN.search(line):

@@ -234,7 +234,8 @@ class _Trial:
 def _tell(seen: Seen) -> None:
     """Print what a boot came to."""
     if seen.trouble:
-        print(f"\nThe boot did not come to its end: {seen.trouble}")
+        print(f"\nThe boot did not come to its end: {seen.trouble}. The last that was seen:")
+        print(seen.last_lines)
     if seen.has_agent:
         print(f"\n{seen.text('status.txt') or seen.text('errors.txt')}")
         print(f"\nexit status {seen.exit_status}: {_MEANINGS.get(seen.exit_status, 'unknown')}")
