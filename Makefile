@@ -3,6 +3,8 @@
 
 PYTHON := python3
 VENV := .cache/venv
+# A machine is booted as the host tool boots one.
+DEVICE := $(CURDIR)/packaging/device:$(CURDIR)/packaging/preload
 INSTALL := packaging/device/install-host-packages
 RECIPE := bitbake/meta-subscriber-overrides/recipes-support/compose-apps-early-start
 
@@ -19,17 +21,17 @@ demo: ## the first boot of a device with preloaded apps
 shell: ## a root shell on such a device, the agent not yet started
 demo shell: device-packages
 	@deb=$$(packaging/debian/build build) && \
-	PYTHONPATH=$(CURDIR)/packaging/device $(PYTHON) -m virtual_device $@ "$$deb"
+	PYTHONPATH=$(DEVICE) $(PYTHON) -m virtual_device $@ "$$deb"
 
 boot: device-packages boot-packages ## the first boot of a whole machine (DEFAULT_APPS="a b" REGISTERED=1 SUITE=)
 	@deb=$$(packaging/debian/build build) && \
-	PYTHONPATH=$(CURDIR)/packaging/device $(PYTHON) -m virtual_device boot "$$deb" \
+	PYTHONPATH=$(DEVICE) $(PYTHON) -m virtual_device boot "$$deb" \
 		$(if $(filter undefined,$(origin DEFAULT_APPS)),,--default-apps "$(DEFAULT_APPS)") \
 		$(if $(REGISTERED),--registered) $(if $(SUITE),--suite "$(SUITE)")
 
 timeline: device-packages boot-packages ## draws such a boot into docs/timeline.svg
 	@deb=$$(packaging/debian/build build) && \
-	PYTHONPATH=$(CURDIR)/packaging/device $(PYTHON) -m virtual_device timeline "$$deb" docs/timeline.svg
+	PYTHONPATH=$(DEVICE) $(PYTHON) -m virtual_device timeline "$$deb" docs/timeline.svg
 
 test: device-packages boot-packages $(VENV)/made ## all tests
 	$(VENV)/bin/python -m pytest
@@ -64,16 +66,16 @@ test-suites: device-packages boot-packages $(VENV)/made ## a boot of each Debian
 	done
 
 bench: device-packages $(VENV)/made ## the benchmarks
-	PYTHONPATH=$(CURDIR)/packaging/device $(VENV)/bin/python tests/bench/bench.py
-	PYTHONPATH=$(CURDIR)/packaging/device:$(CURDIR)/agent:$(CURDIR)/tests \
+	PYTHONPATH=$(DEVICE) $(VENV)/bin/python tests/bench/bench.py
+	PYTHONPATH=$(DEVICE):$(CURDIR)/agent:$(CURDIR)/tests \
 		$(VENV)/bin/python tests/bench/bench_restore.py
-	PYTHONPATH=agent:packaging/device:packaging/preload:tests \
+	PYTHONPATH=$(DEVICE):$(CURDIR)/agent:$(CURDIR)/tests \
 		$(VENV)/bin/python tests/bench/bench_preload.py
-	PYTHONPATH=agent:packaging/device:packaging/preload:tests \
+	PYTHONPATH=$(DEVICE):$(CURDIR)/agent:$(CURDIR)/tests \
 		$(VENV)/bin/python tests/bench/bench_registry.py
 
 bench-boot: device-packages boot-packages $(VENV)/made ## the benchmark of whole boots
-	PYTHONPATH=$(CURDIR)/packaging/device $(VENV)/bin/python tests/bench/bench_boot.py
+	PYTHONPATH=$(DEVICE) $(VENV)/bin/python tests/bench/bench_boot.py
 
 completions: $(VENV)/made ## writes the completions of bash anew, after a change of an option
 	for command in compose-apps-early-start compose-apps-preload; do \
@@ -117,12 +119,12 @@ boot-packages:
 # systemd-python comes as source only, hence all up to pkg-config.
 # systemd and mandoc check the units and the man page, lintian the packages that debhelper makes,
 # busybox the shell script that ships; reuse needs file's library; git holds the branches of
-# containers.git. From skopeo on: what makes a preloaded image, bmaptool, which
-# writes it to a disk, and pigz, which a benchmark compares with.
+# containers.git. From skopeo on: what makes a preloaded image, bmaptool, which writes it to a disk,
+# and pigz, which a benchmark compares with; mtools and ovmf: a disk that UEFI boots.
 test-packages:
 	@$(INSTALL) python3 python3-venv python3-dev gcc libsystemd-dev pkg-config systemd mandoc \
 		debhelper dh-python lintian file \
-		busybox git skopeo e2fsprogs fdisk bmap-tools pigz sudo xz-utils zstd
+		busybox git skopeo e2fsprogs fdisk bmap-tools pigz sudo xz-utils zstd mtools ovmf
 
 # The dependencies only: the tests find the agent in the tree. The libraries of both LmP releases
 # lie beside them, each release's in a folder of its name, for the tests of the layer; so does what

@@ -13,10 +13,8 @@ from boot.scenarios import SLOW_BOARD, machine_with
 from preload_image.device_image import debugfs
 from preload_image.given import app, layers, preload_well
 from preload_image.registry import HOST, Registry, archive
-from virtual_device import agent_layer, device_tree
-from virtual_device.disk import disk
+from virtual_device import device_tree
 from virtual_device.firmware import Firmware
-from virtual_device.kernel import kernel
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -65,15 +63,6 @@ class Preloaded:
     """The ids of the containers that were made ahead."""
     containers: set[str]
     """The ids of those that the device has."""
-
-
-@pytest.fixture(scope="module")
-def plain(package: Path) -> Firmware:
-    """A device with the agent of this checkout, and without apps and images."""
-    tree = device_tree()
-    its_kernel = kernel(tree)
-    image = disk(agent_layer(tree, package), its_kernel, None)
-    return Firmware(its_kernel, image, {})
 
 
 @pytest.fixture(scope="module")

@@ -16,15 +16,21 @@ _TRIES = 8  # files of each folder
 
 def check(system: FileSystem, layout: Layout, wanted: Platform) -> None:
     """Raise `PreloadError` if the programs in the image are for another architecture."""
+    path, found = find(system, layout)
+    if found not in (None, wanted.architecture):
+        raise PreloadError(
+            f"the image is for {found}, not for {wanted}, as {path} in it shows",
+            f"use --arch {found}, or another image",
+        )
+
+
+def find(system: FileSystem, layout: Layout) -> tuple[str, str | None]:
+    """Return the path of a program in the image and its architecture, None without a program."""
     for path in _files(system, layout):
         found = platforms.of_program(system.read(path) or b"")
         if found is not None:
-            if found != wanted.architecture:
-                raise PreloadError(
-                    f"the image is for {found}, not for {wanted}, as {path} in it shows",
-                    f"use --arch {found}, or another image",
-                )
-            return
+            return path, found
+    return "", None
 
 
 def _files(system: FileSystem, layout: Layout) -> Iterator[str]:

@@ -1,14 +1,11 @@
 """`image`: put apps into a copy of a device's image, as `fioctl targets image` does."""
 
 import argparse
-import contextlib
 import os
 import re
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from .. import command
 from ..configuration import factory_config, resolve
@@ -185,7 +182,7 @@ def run(options: argparse.Namespace) -> int:
         variables={**os.environ, **dict(options.env)},
     )
     os.umask(0o022)  # the image gets the modes of the staged files
-    with _interrupted_by_signals():
+    with command.ended_by_signals():
         make(request)
     return 0
 
@@ -229,18 +226,3 @@ def from_factory_config(
             "add it with --app, or correct the shortlist",
         )
     return resolution.apps, resolution.app_type
-
-
-@contextlib.contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP end the command as Ctrl-C does, so that nothing is left behind."""
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    handlers = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
