@@ -40,7 +40,7 @@ check: $(if $(T),device-packages boot-packages $(VENV)/made) ## one test file or
 	@[ -n "$(T)" ] || { echo "name a test: make check T=tests/boot/test_first_boot.py" >&2; exit 2; }
 	$(VENV)/bin/python -m pytest $(T)
 
-test-unit: $(VENV)/made ## the quick tests, ruff and mypy among them
+test-unit: $(VENV)/made ## the quick tests, all linters among them
 	$(VENV)/bin/python -m pytest tests/unit tests/preload
 
 test-boot: device-packages boot-packages $(VENV)/made ## whole boots of an emulated machine
