@@ -51,10 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result: int = options.execute(settings, options)
         sys.stdout.flush()
         return result
-    except BrokenPipeError:  # 'status | head' has read what it wanted
+    except BrokenPipeError:  # 'status | head' has read enough
         silence(sys.stdout)
         return 0
-    except KeyboardInterrupt:  # 'status --wait' was waited for long enough
+    except KeyboardInterrupt:  # somebody interrupts 'status --wait'
         return 128 + signal.SIGINT
     except EarlyStartError as error:
         print(f"compose-apps-early-start: {error}. Next: {error.hint}", file=sys.stderr)
@@ -142,13 +142,13 @@ def _status(settings: Settings, options: argparse.Namespace) -> int:
 def _now(
     settings: Settings, options: argparse.Namespace, record: dict[str, Any]
 ) -> Mapping[str, str] | None:
-    # While a run goes on the device has better things to do, and who waited wants to know at once.
+    # A run in progress needs the device's time, and after --wait the answer must come at once.
     asks = options.run is None and options.wait is None and record["state"] != "running"
     return present.ask(settings, record) if asks else None
 
 
 def _timeline(settings: Settings, options: argparse.Namespace) -> int:
-    from . import drawing, timeline  # not for a start, at which every millisecond counts
+    from . import drawing, timeline  # not at a start, where every millisecond counts
 
     shown = timeline.read(settings)
     if options.svg is None:
@@ -169,7 +169,7 @@ def _print(options: argparse.Namespace, document: dict[str, Any], text: Callable
 
 
 def seconds(text: str) -> float:
-    """Read a number of seconds; argparse names this function in its message. Raises ValueError."""
+    """Parse a number of seconds; argparse shows this function's name. Raises ValueError."""
     number = float(text)
     if not 0 <= number <= MOST:
         raise ValueError

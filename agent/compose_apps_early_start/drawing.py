@@ -1,4 +1,4 @@
-"""The timeline as a picture: SVG that a browser shows as it is, in the light and in the dark."""
+"""The timeline as an SVG picture for browsers, with a light and a dark colour scheme."""
 
 from collections.abc import Iterator
 
@@ -7,13 +7,13 @@ from .timeline import VERDICTS, WORDS, Lane, Timeline, explanation, summary
 
 WIDTH = 1000
 LEFT = 250
-"""Of the axis; the names of the lanes stand before it."""
+"""The left end of the axis. The names of the lanes are to the left of it."""
 RIGHT = 130
-"""The verdict of the last app stands behind the axis."""
+"""The right end of the axis. The verdict of the last app is to the right of it."""
 ROW = 26
 BAR = 16
 TOP = 148
-"""Of the first lane; the title, the phases and the axis are above it."""
+"""The top of the first lane. The title, the phases and the axis are above it."""
 MAX_TICKS = 10
 
 INK, FAINT, GRID, PAPER = "#24292f", "#57606a", "#d8dee4", "#ffffff"
@@ -26,7 +26,7 @@ PHASES = {
     "apps": "#4ac26b",
 }
 HELD = "#fb8f44"
-"""A unit that has a phase of its own: it held dockerd back."""
+"""The colour of a unit that held dockerd back and has a phase of its own."""
 STATES = {
     "waiting": "#eaeef2",
     "restoring": "#d8b9ff",
@@ -41,7 +41,7 @@ MARKS = {"restart": "#bc4c00", "healthy": "#116329", "running": "#116329", "fail
 
 
 def svg(shown: Timeline) -> str:
-    """Return the picture, an SVG document."""
+    """Return the picture as an SVG document."""
     return "\n".join(_document(shown)) + "\n"
 
 
@@ -68,10 +68,10 @@ def _document(shown: Timeline) -> Iterator[str]:
 
 
 class _Axis:
-    """From seconds since the kernel's start to the picture's own units."""
+    """Converts seconds since the kernel's start to coordinates of the picture."""
 
     def __init__(self, shown: Timeline) -> None:
-        # What was started soon after the run is shown where it was; the rest is only named.
+        # Units that started soon after the run are drawn; later ones are only named.
         near = shown.end * 1.15
         marks = [mark.uptime for lane in shown.lanes for mark in lane.marks]
         self.end = max([shown.end * 1.02, *(each * 1.02 for each in marks if each <= near)])
@@ -80,7 +80,7 @@ class _Axis:
         return LEFT + (WIDTH - LEFT - RIGHT) * min(seconds, self.end) / self.end
 
     def ticks(self) -> Iterator[int]:
-        """Whole seconds, 1, 2 or 5 times a power of ten apart."""
+        """Return ticks at whole seconds; their distance is 1, 2 or 5 times a power of ten."""
         sizes = (factor * 10**power for power in range(6) for factor in (1, 2, 5))
         step = next(size for size in sizes if self.end / size <= MAX_TICKS)
         return iter(range(0, int(self.end) + 1, step))
@@ -139,7 +139,7 @@ def _lane(lane: Lane, top: int, axis: _Axis) -> Iterator[str]:
 
 
 def _beside(x: float, y: float, told: str, fill: str) -> Iterator[str]:
-    """Write to the right of `x`, or to its left where the picture ends."""
+    """Write to the right of `x`, or to the left of it near the edge of the picture."""
     if x + 10 + len(told) * 6 < WIDTH:
         yield _label(x + 8, y, told, size=11, fill=fill)
     else:
@@ -173,7 +173,7 @@ def _short(name: str) -> str:
 
 
 def _bar(left: float, right: float, top: float, height: int, colour: str, told: str) -> str:
-    """A bar is never thinner than can be seen."""
+    """Draw a bar that is wide enough to be visible."""
     width = max(right - left, 1.0)
     title = f"<title>{_text(told)}</title>" if told else ""
     return (

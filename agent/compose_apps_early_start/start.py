@@ -30,16 +30,16 @@ from .selection import Selection
 from .settings import Settings
 
 ALL_RUN, NOTHING_RUNS, DEGRADED = 0, 1, 3
-"""Exit statuses; 2 is wrong usage."""
+"""The exit statuses. Status 2 is wrong usage."""
 
 ENGINE_RETRY_SECONDS = 0.5
-"""Before asking a dockerd again that answered first and then went away."""
+"""The pause before asking a dockerd again that answered and then went away, in seconds."""
 
 
 def start(settings: Settings) -> int:
     """Start the wanted apps; return the exit status.
 
-    Raises `EarlyStartError` if nothing was begun: not root, or another run is at work.
+    Raises `EarlyStartError` if nothing was begun: without root, or beside another run.
     """
     listener = (
         report.journal if report.connected_to_journal(os.environ) else report.terminal(sys.stderr)
@@ -53,7 +53,7 @@ def start(settings: Settings) -> int:
         return ALL_RUN
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
-    # The terminal from which somebody started it may go away; the apps are to come up all the same.
+    # The terminal may go away, but the apps must still come up.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with held(settings) as lock:
@@ -63,7 +63,7 @@ def start(settings: Settings) -> int:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    # The orderly end follows; the second signal ends the process as it is.
+    # This ends the run in order. A second signal kills the process.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     raise InterruptedRun
@@ -75,7 +75,7 @@ def _recorded(settings: Settings, lock: Held, listeners: list[report.Listener]) 
     evidence = Evidence(settings)
     tell = Report([recorder, evidence, *listeners], [recorder.saw])
     exit_status = _judged(settings, lock, recorder, evidence, tell)
-    # Everybody knows the verdict by now; only the next unit waits for this.
+    # The verdict is published by now, and only the next unit waits.
     try:
         evidence.keep(recorder.record)
     except OSError as error:
@@ -88,14 +88,14 @@ def _recorded(settings: Settings, lock: Held, listeners: list[report.Listener]) 
 def _judged(
     settings: Settings, lock: Held, recorder: Recorder, evidence: Evidence, tell: Report
 ) -> int:
-    """Run, and say how it ended; return the exit status."""
+    """Run, and report the outcome; return the exit status."""
     try:
         complete = _run(settings, lock, recorder, evidence, tell)
     except EarlyStartError as error:
         tell(Event(Kind.ABORTED, str(error), hint=error.hint))
         recorder.end("failed", NOTHING_RUNS)
         return NOTHING_RUNS
-    except Exception as error:  # a defect of ours ends this run, and is on record
+    except Exception as error:  # a defect of the agent ends this run and is recorded
         failure = Failure.unexpected(error)
         tell(Event(Kind.ABORTED, failure.message, hint=failure.cause.hint, details=failure.details))
         recorder.end("failed", NOTHING_RUNS)
@@ -109,7 +109,7 @@ def _judged(
 
 
 def _ended(recorder: Recorder, tell: Report, *, complete: bool) -> int:
-    """Close the record, and say in one line how the run ended; return the exit status."""
+    """Close the record, and report the outcome in one line; return the exit status."""
     record = recorder.record
     runs = sum(app.state == "running" for app in record.apps)
     wanted = len(record.apps) + len(record.unknown)
@@ -134,7 +134,7 @@ def _ended(recorder: Recorder, tell: Report, *, complete: bool) -> int:
 def _run(
     settings: Settings, lock: Held, recorder: Recorder, evidence: Evidence, tell: Report
 ) -> bool:
-    """Return whether everything was tried; False if SIGTERM or SIGINT asked for an end."""
+    """Return whether the run is complete; False if SIGTERM or SIGINT ended it."""
     compose = Compose(settings)
     for note in lock.notes:
         tell(Event(Kind.NOTE, note))
@@ -155,13 +155,13 @@ def _run(
     if all(app.failure for app in wanted.apps):
         _tell_all_failed(wanted, tell)
         return True
-    # Loads the docker SDK: while dockerd starts, and only where an engine is needed.
+    # This loads the docker SDK: while dockerd starts, and only if an engine is needed.
     from .engine import Engine
     from .runner import Runner
 
     tell(Event(Kind.WAITING, "waiting for dockerd"))
     if _is_first_run(settings):
-        # Apps will have to come up. Later runs mostly find them running.
+        # In the first run, apps have to come up. Later runs mostly find them running.
         compose.read_ahead()
     began = time.monotonic()
     deadline = began + settings.engine_seconds
@@ -187,7 +187,7 @@ def _run(
 def _is_first_run(settings: Settings) -> bool:
     try:
         return not settings.last_run.exists()
-    except OSError:  # the disk fails there, which is no reason to start nothing
+    except OSError:  # the disk is broken there, but apps may start nevertheless
         return False
 
 
@@ -215,7 +215,7 @@ def _tell_selection(wanted: Selection, settings: Settings, tell: Report) -> None
 
 
 def _nothing_preloaded(settings: Settings) -> tuple[str, str]:
-    """Return what a person should know of a device without any app, and the next step."""
+    """Return the message and the hint for a device without any app."""
     return (
         f"no app is preloaded: there is none in {settings.compose_apps} or {settings.reset_apps}",
         "register the device to have its apps installed, or flash an image with preloaded apps; "
@@ -224,7 +224,7 @@ def _nothing_preloaded(settings: Settings) -> tuple[str, str]:
 
 
 def _tell_all_failed(wanted: Selection, tell: Report, failure: Failure | None = None) -> None:
-    """Report every app as failed: by its own failure, else by `failure`, which is everybody's."""
+    """Report every app as failed, with its own failure or else the common `failure`."""
     for app in wanted.apps:
         reason = app.failure or failure
         assert reason is not None
