@@ -1,14 +1,14 @@
-"""How far something is that has a known number of bytes: how many, how fast, how long yet."""
+"""The progress of an action with a known number of bytes: how many, how fast, how much longer."""
 
 import time
 from collections.abc import Callable
 
 REPORT_SECONDS = 5.0
-"""Between two words."""
+"""The time between two reports, in seconds."""
 
 
 class Meter:
-    """Counts bytes, and says now and then how far it is."""
+    """Counts bytes, and reports the progress now and then."""
 
     def __init__(
         self,
@@ -24,7 +24,7 @@ class Meter:
         self.done = 0
 
     def add(self, size: int) -> None:
-        """Count `size` bytes more."""
+        """Count `size` more bytes."""
         self.done += size
         now = self._clock()
         if now - self._told_at >= REPORT_SECONDS:
@@ -33,7 +33,7 @@ class Meter:
 
 
 def words(done: int, total: int, seconds: float) -> str:
-    """Say how far it is after so many `seconds`."""
+    """Describe the progress after this number of `seconds`."""
     text = f"{megabytes(done)} of {megabytes(total)}"
     if not done or seconds < 1.0:
         return text
@@ -43,5 +43,5 @@ def words(done: int, total: int, seconds: float) -> str:
 
 
 def megabytes(size: int) -> str:
-    """Write a number of bytes for people."""
+    """Return a number of bytes as text for people."""
     return f"{size / 1e6:.1f} MB"
