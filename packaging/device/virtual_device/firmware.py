@@ -1,4 +1,4 @@
-"""What a machine is flashed with: kernel, disk, and the sample apps that go onto it."""
+"""The firmware of a machine: kernel, disk, and the sample apps for it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def _placed(name: str, files: Mapping[str, str]) -> dict[str, str]:
 def firmware(deb: Path, suite: str = "trixie") -> Firmware:
     """Returns the firmware of ``suite`` with the agent's package ``deb``.
 
-    Takes about 40 s unless it is cached. Raises what making its parts raises: TreeError,
+    Takes about 40 s unless it is cached. Raises the errors of its parts: TreeError,
     DeviceError, LookupError, subprocess.CalledProcessError.
     """
     tree = device_tree(suite)

@@ -1,8 +1,8 @@
 """A machine: a disk under QEMU, with systemd as its first process and without a network card.
 
 The owner is the process that entered the context. When it leaves the context, raises or dies, by
-whatever signal, the machine ends at once and its files vanish. What a machine says can be trusted:
-one that crashes, panics or hangs gives an error and no answer.
+whatever signal, the machine ends at once and its files vanish. A machine that crashes, panics or
+hangs causes an error, so an answer can be trusted.
 """
 
 import base64
@@ -21,43 +21,43 @@ from virtual_device import cpio, scratch
 from virtual_device.kernel import Kernel
 
 _MACHINE = (
-    # An old processor, which has less to be emulated: `max` takes a twelfth longer to boot. 16-byte
+    # An old processor is faster to emulate: `max` takes a twelfth longer to boot. 16-byte
     # compare-and-swap is broken in QEMU 7.2's emulation: guests panic at random.
     *("-accel", "tcg,thread=multi", "-cpu", "Nehalem,-cx16", "-m", "2048"),
     *("-nodefaults", "-nic", "none", "-display", "none", "-no-reboot"),
-    # Waits for its owner: a guest that finds nobody at the other end of the line takes it as ended.
+    # QEMU waits for its owner, because a guest treats an unconnected line as closed.
     *("-chardev", "socket,id=line,path=line.sock,server=on,wait=on"),
     *("-device", "virtio-serial-pci", "-device", "virtserialport,chardev=line"),
     *("-chardev", "socket,id=monitor,path=monitor.sock,server=on,wait=off"),
     *("-mon", "chardev=monitor,mode=readline"),
-    # What is flushed reaches the file, what is not is lost in a power cut, as on a real disk.
+    # As on a real disk, a power cut loses data that was not flushed.
     *("-drive", "file=disk.qcow2,if=virtio,cache=writeback"),
 )
 _COMMAND_LINE = (
     *("root=/dev/vda", "console=ttyS0", "panic=-1", "mitigations=off"),
     # LmP has none; and where the parser is not installed, docker 20.10 starts no container.
     "apparmor=0",
-    # Of no use to a device, and slow to load.
+    # Useless for a device, and slow to load.
     "modprobe.blacklist=aesni_intel,ata_piix,kvm,kvm_amd,kvm_intel",
 )
 _SNAPSHOT = "frozen"
 _TAIL = 3000  # characters of the console that an error shows
-_QEMU_TIMEOUT = 120.0  # seconds, for what QEMU itself does
+_QEMU_TIMEOUT = 120.0  # seconds, for operations of QEMU itself
 _GRACE = 30.0  # seconds that an answer may come after its script's time
 BOOT_TIMEOUT = 1500.0
-"""Seconds after which a boot or a shutdown hangs. A bound, not an expectation."""
+"""The seconds after which a boot or a shutdown counts as hanging."""
 
 
 class MachineError(Exception):
-    """A machine crashed, hung or could not do what it was asked for."""
+    """A machine crashed, hung, or could not do what was requested."""
 
 
 class Machine:
     """A disk that can be booted time and again; a context manager. Several may run at once.
 
-    ``disk`` is not written to: what the machine writes is kept for its later boots, until the
-    context ends. ``processors``: how many it has. ``clock``: what its clock shows as a boot begins,
-    as QEMU takes it for `-rtc base=`.
+    ``disk`` is not changed: the machine's writes are kept for its later boots, until the context
+    ends. ``processors``: their number. ``clock``: the time of its clock when a boot begins, in the
+    form of QEMU's `-rtc base=`.
     """
 
     def __init__(
@@ -72,7 +72,8 @@ class Machine:
     def __enter__(self) -> Self:
         self.folder, lock = scratch.make()
         try:
-            # Removes the folder when this process has closed its standard input, or has ended.
+            # This process removes the folder when its standard input is closed, or when the owner
+            # has ended.
             self._keeper = subprocess.Popen(
                 [sys.executable, "-m", "virtual_device.supervisor", str(self.folder), "cat"],
                 stdin=subprocess.PIPE,
@@ -101,7 +102,7 @@ class Machine:
 
     @property
     def console(self) -> str:
-        """What the machine wrote to its serial console since it was booted."""
+        """The output of the machine's serial console since it was booted."""
         log = self.folder / "console.log"
         return log.read_text(errors="replace") if log.exists() else ""
 
@@ -149,7 +150,7 @@ class Machine:
         self._line = self._connect("line.sock")
 
     def _connect(self, name: str) -> socket.socket:
-        """Returns a connection to one of QEMU's sockets, which it may not have made yet."""
+        """Returns a connection to one of QEMU's sockets, which may not exist yet."""
         connection = socket.socket(socket.AF_UNIX)
         deadline = time.monotonic() + _QEMU_TIMEOUT
         while True:
@@ -166,20 +167,20 @@ class Machine:
         return self._qemu is None or self._qemu.poll() is not None
 
     def run(self, script: str, *, timeout: float = 300.0) -> str:
-        """Runs ``script`` with the machine's sh and returns what it wrote, errors included.
+        """Runs ``script`` with the machine's sh and returns its output, including errors.
 
-        May be called as soon as the machine was switched on. Raises MachineError with the output
-        if its exit status is not 0, with the journal if it took longer than ``timeout`` seconds.
+        It may be called as soon as the machine is switched on. Raises MachineError: with the output
+        if the exit status is not 0, with the journal if it takes longer than ``timeout`` seconds.
         """
         status, output = self._ask(script, timeout)
-        if status == 137:  # killed by what is at the other end of the line
+        if status == 137:  # killed by the machine's end of the line
             raise MachineError(f"not done in {timeout:.0f} s: {script}\n{output}\n{self.journal()}")
         if status:
             raise MachineError(f"exit status {status}: {script}\n{output[-_TAIL:]}")
         return output
 
     def journal(self) -> str:
-        """Returns the journal of this boot, as far as the machine can still tell."""
+        """Returns the journal of this boot, as far as the machine still answers."""
         try:
             return self._ask("journalctl --boot --no-pager --output=short-monotonic", 120)[1]
         except MachineError as error:
@@ -204,11 +205,11 @@ class Machine:
         return int(status), base64.b64decode(output).decode(errors="replace")
 
     def wait_until_booted(self) -> None:
-        """Returns when no job of systemd's is left. Raises MachineError."""
+        """Waits until systemd has no jobs left. Raises MachineError."""
         self.run("systemctl is-system-running --wait >/dev/null || true", timeout=BOOT_TIMEOUT)
 
     def power_off(self) -> None:
-        """Shuts the machine down. Raises MachineError unless it comes to its orderly end."""
+        """Shuts the machine down. Raises MachineError if it does not shut down properly."""
         self.run("systemctl --no-block poweroff")
         self.wait(BOOT_TIMEOUT)
         # QEMU ends in the same way when the kernel panics.
@@ -216,7 +217,7 @@ class Machine:
             raise MachineError(f"the machine did not power off:\n{self.console[-_TAIL:]}")
 
     def wait(self, timeout: float | None = None) -> None:
-        """Returns when the machine is off. Raises MachineError after ``timeout`` seconds."""
+        """Waits until the machine is off. Raises MachineError after ``timeout`` seconds."""
         assert self._qemu
         try:
             self._qemu.wait(timeout)
@@ -226,7 +227,7 @@ class Machine:
         self.cut_power()
 
     def cut_power(self) -> None:
-        """Ends the machine at once; what it has not flushed to its disk is lost."""
+        """Ends the machine at once; data that it has not flushed to its disk is lost."""
         if self._qemu is None:
             return
         self._qemu.communicate()
@@ -234,7 +235,7 @@ class Machine:
         self._line.close()
 
     def freeze(self, into: Path) -> None:
-        """Stops the machine for good and saves it, memory and disk, as the file ``into``.
+        """Stops the machine for good and saves its memory and disk in the file ``into``.
 
         Raises MachineError.
         """
@@ -244,7 +245,7 @@ class Machine:
         shutil.move(self.folder / "disk.qcow2", into)
 
     def thaw(self, saved: Path) -> None:
-        """Has the machine go on from where the one that :meth:`freeze` saved had stopped.
+        """Continues the machine that :meth:`freeze` saved.
 
         Both must have been made with the same kernel, disk and processors.
         """

@@ -1,6 +1,6 @@
 # machine.sh TERMINAL QEMU ARGUMENT...: runs QEMU until it or this program's owner ends.
 #
-# The first process of a process namespace, which ends with it. The owner holds the writing end of
+# This is the first process of a PID namespace, which ends with it. The owner has the writing end of
 # standard input. QEMU's own input is TERMINAL, a file.
 exec 3<&0 4<"$1"
 shift
