@@ -106,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     form = drawn.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
-    form.add_argument("--svg", metavar="FILE", type=Path, help="draw the timeline into FILE, as SVG")
+    form.add_argument(
+        "--svg", metavar="FILE", type=Path, help="draw the timeline into FILE, as SVG"
+    )
     return parser
 
 
