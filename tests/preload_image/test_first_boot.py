@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from boot.boots import Boot, assert_good, look
 from boot.scenarios import SLOW_BOARD, machine_with
-from preload.given import CHECKOUT
-from preload_image.given import app, layers, preload_well
+from preload.examples import CHECKOUT
+from preload_image.examples import app, layers, preload_well
 from preload_image.registry import HOST, Registry, archive
 from virtual_device import agent_layer, device_tree
 from virtual_device.disk import disk

@@ -1,4 +1,4 @@
-"""The house: linters, the unit, the message catalog and the man page agree with the code."""
+"""Linters pass, and the unit, the message catalog and the man page agree with the code."""
 
 import ast
 import inspect
@@ -58,7 +58,7 @@ def test_the_linters_have_nothing_to_say(command: list[str]) -> None:
 
 
 DEPENDENCIES = {"yaml", "docker", "requests", "urllib3", "sdnotify", "systemd"}
-"""What design.md allows on the device; requests and urllib3 come with docker."""
+"""The packages that may be used on the device; requests and urllib3 come with docker."""
 
 
 @pytest.mark.parametrize("module", sorted(AGENT.glob("*.py")), ids=lambda module: module.name)
