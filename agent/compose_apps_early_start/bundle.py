@@ -90,7 +90,7 @@ def restore(
     hashes: Mapping[str, str],
     folder: Path,
     staging: Path,
-    tell: Callable[[str], None] = lambda text: None,
+    on_progress: Callable[[str], None] = lambda text: None,
 ) -> tuple[str, ...]:
     """Restore damaged and missing files in `folder`; return which files of `hashes` these were.
 
@@ -111,7 +111,7 @@ def restore(
         try:
             new = staging / "new"
             intact = hashes.keys() - set(damaged)
-            _unpack(store, version, manifest, new, intact, tell)
+            _unpack(store, version, manifest, new, intact, on_progress)
             other = differences(new, {name: hashes[name] for name in damaged})
             if other:
                 raise StoreError(f"{_what(version)}: {other[0]} is not in it as its index says")
@@ -204,8 +204,8 @@ class _Bundle:
 @contextlib.contextmanager
 def _opened(store: Store, version: Version, manifest: Manifest) -> Iterator[_Bundle]:
     what = _what(version)
-    most = min(manifest.bundle.size, MAX_BYTES)
-    file = store.verified(manifest.bundle.sha256, version, what, most)
+    limit = min(manifest.bundle.size, MAX_BYTES)
+    file = store.verified(manifest.bundle.sha256, version, what, limit)
     try:
         with plainfile.opened(file) as packed:
             is_packed = packed.read(2) == b"\x1f\x8b"
@@ -239,7 +239,7 @@ def _unpack(
     manifest: Manifest,
     new: Path,
     intact: Collection[str],
-    tell: Callable[[str], None],
+    on_progress: Callable[[str], None],
 ) -> None:
     """Unpack the bundle into the folder `new`; files in `intact` become empty files."""
     with _opened(store, version, manifest) as bundle:
@@ -249,7 +249,7 @@ def _unpack(
         ]
     _check_space(needed, new.parent)
     _make_folder(new)
-    meter = Meter(sum(needed), tell)
+    meter = Meter(sum(needed), on_progress)
     with _opened(store, version, manifest) as bundle:
         for member, size in zip(bundle.members(), needed, strict=True):
             _extract(bundle, member, new, intact)

@@ -13,7 +13,14 @@ from typing import Any
 from . import __version__, evidence, present, preview, start, status
 from .errors import EarlyStartError
 from .report import silence
-from .settings import ENVIRONMENT_PREFIX, MOST, Settings, add_limit_options, add_root_option, load
+from .settings import (
+    ENVIRONMENT_PREFIX,
+    MAXIMUM,
+    Settings,
+    add_limit_options,
+    add_root_option,
+    load,
+)
 
 _DESCRIPTION = """\
 Start the Docker Compose apps that were preloaded into this device's image: offline, and before
@@ -73,20 +80,20 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     begin = commands.add_parser("start", help="start the apps; the unit runs this at boot")
     show = commands.add_parser("plan", help="show which apps would be started, and how")
-    told = commands.add_parser("status", help="show what the current or the last run did")
+    status = commands.add_parser("status", help="show what the current or the last run did")
     drawn = commands.add_parser("timeline", help="show where the time to the apps went")
     for command, execute in (
         (begin, _start),
         (show, _plan),
-        (told, _status),
+        (status, _status),
         (drawn, _timeline),
     ):
         command.set_defaults(execute=execute)
         add_root_option(command)
     add_limit_options(begin)
-    for command in (show, told):
+    for command in (show, status):
         command.add_argument("--json", action="store_true", help="print JSON")
-    which = told.add_mutually_exclusive_group()
+    which = status.add_mutually_exclusive_group()
     which.add_argument(
         "--wait",
         nargs="?",
@@ -173,6 +180,6 @@ def _print(options: argparse.Namespace, document: dict[str, Any], text: Callable
 def seconds(text: str) -> float:
     """Parse a number of seconds; argparse shows this function's name. Raises ValueError."""
     number = float(text)
-    if not 0 <= number <= MOST:
+    if not 0 <= number <= MAXIMUM:
         raise ValueError
     return number

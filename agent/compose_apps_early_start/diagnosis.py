@@ -98,8 +98,8 @@ def _sentences(output: str) -> list[str]:
             continue
         # The error of a container is indented between the progress lines.
         indented = line[0].isspace() and not re.match(_OF_ONE, line)
-        goes_on = indented or line.startswith("(")
-        if sentences and (goes_on or sentences[-1].endswith(":")):
+        continues = indented or line.startswith("(")
+        if sentences and (continues or sentences[-1].endswith(":")):
             sentences[-1] += f" {line.strip()}"
         else:
             sentences.append(line.strip())

@@ -174,11 +174,11 @@ class Engine:
             )
             trouble = None
             try:
-                for told in client.load_image(archive):
-                    if "errorDetail" in told or "message" in told:
-                        trouble = str(told.get("error") or told.get("message") or told)
-                    elif "Error unpacking image" in told.get("stream", ""):
-                        trouble = told["stream"].strip()
+                for message in client.load_image(archive):
+                    if "errorDetail" in message or "message" in message:
+                        trouble = str(message.get("error") or message.get("message") or message)
+                    elif "Error unpacking image" in message.get("stream", ""):
+                        trouble = message["stream"].strip()
             except docker.errors.APIError as error:  # dockerd is there, and says no
                 return str(error.explanation or error)
             return trouble
@@ -314,8 +314,8 @@ class Engine:
         None if there is none, or it cannot be read.
         """
         with contextlib.suppress(EngineError), _speaking():
-            said = self.with_timeout(LOG_SECONDS)._client.logs(container, tail=1)
-            lines = said.decode(errors="replace").split("\n")
+            log = self.with_timeout(LOG_SECONDS)._client.logs(container, tail=1)
+            lines = log.decode(errors="replace").split("\n")
             return next((line.strip()[:200] for line in reversed(lines) if line.strip()), None)
         return None
 
@@ -332,19 +332,19 @@ class Engine:
         They are plain data: id, name, service, folder, restarts, and dockerd's state.
         """
         found = []
-        for each in self._list(_PROJECT):
-            if each.folder not in folders:
+        for container in self._list(_PROJECT):
+            if container.folder not in folders:
                 continue
             with contextlib.suppress(RefusedError), _speaking():
-                told = self._client.inspect_container(each.id)
+                document = self._client.inspect_container(container.id)
                 found.append(
                     {
-                        "id": each.id,
-                        "name": each.name,
-                        "service": each.service,
-                        "folder": each.folder,
-                        "restarts": told.get("RestartCount", 0),
-                        "state": told["State"],
+                        "id": container.id,
+                        "name": container.name,
+                        "service": container.service,
+                        "folder": container.folder,
+                        "restarts": document.get("RestartCount", 0),
+                        "state": document["State"],
                     }
                 )
         return found
@@ -358,10 +358,10 @@ class Engine:
             with _speaking():
                 # Not as a stream: the SDK reads a stream without a time limit, and the log of a
                 # container that runs has no end.
-                said: bytes = self._client.logs(container, tail=_MAX_LINES)
+                log: bytes = self._client.logs(container, tail=_MAX_LINES)
         except EngineError as error:
             return f"the log cannot be read: {error}"
-        return said[-most_bytes:].decode(errors="replace")
+        return log[-most_bytes:].decode(errors="replace")
 
     def watch(self) -> "Watch":
         """Return a watch on the containers of compose projects; close it when done."""

@@ -101,12 +101,12 @@ class Evidence:
 
     def _ask(self, engine: "Engine", folders: Mapping[str, str]) -> None:
         deadline = time.monotonic() + SECONDS
-        most, count = max(1, MAX_CONTAINERS // len(folders)), 0
+        limit, count = max(1, MAX_CONTAINERS // len(folders)), 0
         with contextlib.suppress(EngineError):  # save the rest in any case
             found = engine.states(folders)
             for folder, app in folders.items():
                 own = [each for each in found if each["folder"] == folder]
-                for each in ([each for each in own if has_failed(each)] or own)[:most]:
+                for each in ([each for each in own if has_failed(each)] or own)[:limit]:
                     if time.monotonic() >= deadline or count == MAX_CONTAINERS:
                         return
                     count += 1
@@ -130,23 +130,23 @@ def bounded(document: Mapping[str, Any], most_bytes: int = MAX_BYTES) -> dict[st
 
     All logs are shortened alike. If this is not enough, the last containers and apps are left out.
     """
-    most = MAX_LOG_BYTES
+    limit = MAX_LOG_BYTES
     apps = list(document["apps"])
     while True:
-        cut = {**document, "apps": [_cut(each, most) for each in apps]}
+        cut = {**document, "apps": [_cut(each, limit) for each in apps]}
         if len(json.dumps(cut)) < most_bytes or not apps:
             return cut
-        if most > MIN_LOG_BYTES:
-            most //= 2
+        if limit > MIN_LOG_BYTES:
+            limit //= 2
         else:
             apps = apps[: len(apps) // 2]
 
 
-def _cut(app: Mapping[str, Any], most: int) -> dict[str, Any]:
+def _cut(app: Mapping[str, Any], limit: int) -> dict[str, Any]:
     return {
         **app,
-        "words": app["words"][-most:],
-        "containers": [{**each, "log": each["log"][-most:]} for each in app["containers"]],
+        "words": app["words"][-limit:],
+        "containers": [{**each, "log": each["log"][-limit:]} for each in app["containers"]],
     }
 
 

@@ -17,7 +17,7 @@ from .container import Storage
 from .engine import Engine
 from .progress import Meter, megabytes, words
 from .report import Event, Kind, Report
-from .settings import MOST, Settings
+from .settings import MAXIMUM, Settings
 from .store import MAX_DOCUMENT_BYTES, Image, Store, StoreError, Version
 
 GRACE_SECONDS = 5.0
@@ -138,8 +138,8 @@ class Loader:
         if isinstance(self._broken_off, _CancelledError):
             return NOT_TRIED
         what = f"image {image.reference}"
-        began = time.monotonic()
-        left = deadline - began
+        start = time.monotonic()
+        left = deadline - start
         if left <= 0 or self._broken_off:
             return Failure(Cause.RUN_TIMEOUT, f"{what}: the time of the run was up before its turn")
         seconds_tried = self._too_slow.seconds(image.reference)
@@ -169,7 +169,7 @@ class Loader:
         # A containerd store keeps the name of an image that it could not unpack.
         if not trouble and self._engine.has_image(image.reference):
             self._too_slow.forget(image.reference)
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - start
             self._report(Event(Kind.LOADED, f"{what} is loaded", app=app, seconds=seconds))
             return None
         trouble = trouble or "dockerd took the image, but not under its digest"
@@ -232,12 +232,12 @@ class Loader:
     ) -> Iterator[bytes]:
         """Return the stream for dockerd, which reports its progress now and then."""
 
-        def tell(text: str) -> None:
+        def report_progress(text: str) -> None:
             message = f"loading image {image.reference}: {text}"
             self._report(Event(Kind.LOADING, message, app=app))
 
-        self._meter = Meter(image.size, tell)
-        tell(words(0, image.size, 0.0))
+        self._meter = Meter(image.size, report_progress)
+        report_progress(words(0, image.size, 0.0))
         if storage.containerd:
             for chunk in oci_layout(self._store, image, version):
                 self._counted(len(chunk))
@@ -281,7 +281,7 @@ class TooSlow:
             found = json.loads(plainfile.read(self._file, MAX_DOCUMENT_BYTES))
             tried = {str(each): float(seconds) for each, seconds in found.items()}
             # A damaged file must not block an image for ever.
-            return {each: seconds for each, seconds in tried.items() if seconds <= MOST}
+            return {each: seconds for each, seconds in tried.items() if seconds <= MAXIMUM}
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return {}
 

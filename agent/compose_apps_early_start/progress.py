@@ -13,23 +13,23 @@ class Meter:
     def __init__(
         self,
         total: int,
-        tell: Callable[[str], None],
+        on_progress: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`total` is in bytes; `clock` returns seconds."""
         self._total = total
-        self._tell = tell
+        self._on_progress = on_progress
         self._clock = clock
-        self._began = self._told_at = clock()
+        self._start = self._reported_at = clock()
         self.done = 0
 
     def add(self, size: int) -> None:
         """Count `size` more bytes."""
         self.done += size
         now = self._clock()
-        if now - self._told_at >= REPORT_SECONDS:
-            self._told_at = now
-            self._tell(words(self.done, self._total, now - self._began))
+        if now - self._reported_at >= REPORT_SECONDS:
+            self._reported_at = now
+            self._on_progress(words(self.done, self._total, now - self._start))
 
 
 def words(done: int, total: int, seconds: float) -> str:

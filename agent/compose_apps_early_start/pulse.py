@@ -72,8 +72,8 @@ class Pulse:
         self._waiting = None
         before = self._apps.pop(event.app, None)
         if event.kind not in _VERDICTS:
-            goes_on = before and before[0].kind is event.kind
-            self._apps[event.app] = (event, before[1] if before and goes_on else now)
+            continues = before and before[0].kind is event.kind
+            self._apps[event.app] = (event, before[1] if before and continues else now)
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):

@@ -16,12 +16,12 @@ from .errors import UsageError
 
 ENVIRONMENT_PREFIX = "EARLY_START_"
 
-MOST = 1_000_000
+MAXIMUM = 1_000_000
 """The maximum of all numbers, because poll(2) cannot wait for 25 days."""
 
 
-def _setting(default: Any, text: str, least: float = 0.0) -> Any:
-    return field(default=default, metadata={"help": text, "least": least})
+def _setting(default: Any, text: str, minimum: float = 0.0) -> Any:
+    return field(default=default, metadata={"help": text, "least": minimum})
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Settings:
     run_seconds: float = _setting(
         600.0, "how long the run may take once dockerd is ready, in seconds"
     )
-    parallel: int = _setting(4, "how many 'docker compose up' run side by side", least=1)
+    parallel: int = _setting(4, "how many 'docker compose up' run side by side", minimum=1)
 
     @property
     def compose_apps(self) -> Path:
@@ -183,15 +183,15 @@ def load(options: Mapping[str, Any], environment: Mapping[str, str]) -> Settings
     return Settings(**values)
 
 
-def _number(source: str, text: str, kind: type, least: float) -> int | float:
+def _number(source: str, text: str, kind: type, minimum: float) -> int | float:
     try:
         number: int | float = kind(text)
     except ValueError:
         number = math.nan
-    if not least <= number <= MOST:
+    if not minimum <= number <= MAXIMUM:
         what = "a whole number" if kind is int else "a number of seconds"
         raise UsageError(
-            f"{source}: {text!r} is not {what} from {least:g} to {MOST}",
+            f"{source}: {text!r} is not {what} from {minimum:g} to {MAXIMUM}",
             "correct the value; 'compose-apps-early-start start --help' lists the settings",
         )
     return number

@@ -44,8 +44,8 @@ def start(settings: Settings) -> int:
     listener = (
         report.journal if report.connected_to_journal(os.environ) else report.terminal(sys.stderr)
     )
-    shown = pulse.status(os.environ, lambda: jobs.holding_up_docker(settings))
-    listeners = [listener, shown]
+    status_line = pulse.status(os.environ, lambda: jobs.holding_up_docker(settings))
+    listeners = [listener, status_line]
     file = registration.registered_by(settings)
     if file:
         message = f"this device is registered ({file}): nothing is started"
@@ -73,42 +73,44 @@ def _recorded(settings: Settings, lock: Held, listeners: list[report.Listener]) 
     warn = Report(listeners)
     recorder = Recorder(settings, lambda text: warn(Event(Kind.NOTE, text)))
     evidence = Evidence(settings)
-    tell = Report([recorder, evidence, *listeners], [recorder.saw])
-    exit_status = _judged(settings, lock, recorder, evidence, tell)
+    report = Report([recorder, evidence, *listeners], [recorder.saw])
+    exit_status = _judged(settings, lock, recorder, evidence, report)
     # The verdict is published by now, and only the next unit waits.
     try:
         evidence.keep(recorder.record)
     except OSError as error:
-        tell(Event(Kind.NOTE, f"{settings.evidence}: cannot be written: {error.strerror}"))
+        report(Event(Kind.NOTE, f"{settings.evidence}: cannot be written: {error.strerror}"))
     except Exception as error:  # dockerd may answer anything
-        tell(Event(Kind.NOTE, f"no evidence is kept: {Failure.unexpected(error).message}"))
+        report(Event(Kind.NOTE, f"no evidence is kept: {Failure.unexpected(error).message}"))
     return exit_status
 
 
 def _judged(
-    settings: Settings, lock: Held, recorder: Recorder, evidence: Evidence, tell: Report
+    settings: Settings, lock: Held, recorder: Recorder, evidence: Evidence, report: Report
 ) -> int:
     """Run, and report the outcome; return the exit status."""
     try:
-        complete = _run(settings, lock, recorder, evidence, tell)
+        complete = _run(settings, lock, recorder, evidence, report)
     except EarlyStartError as error:
-        tell(Event(Kind.ABORTED, str(error), hint=error.hint))
+        report(Event(Kind.ABORTED, str(error), hint=error.hint))
         recorder.end("failed", NOTHING_RUNS)
         return NOTHING_RUNS
     except Exception as error:  # a defect of the agent ends this run and is recorded
         failure = Failure.unexpected(error)
-        tell(Event(Kind.ABORTED, failure.message, hint=failure.cause.hint, details=failure.details))
+        report(
+            Event(Kind.ABORTED, failure.message, hint=failure.cause.hint, details=failure.details)
+        )
         recorder.end("failed", NOTHING_RUNS)
         return NOTHING_RUNS
     except InterruptedRun:
         complete = False
         for app in recorder.record.apps:
             if app.state not in ("running", "failed"):
-                tell(Event.failed(app.name, NOT_TRIED))
-    return _ended(recorder, tell, complete=complete)
+                report(Event.failed(app.name, NOT_TRIED))
+    return _ended(recorder, report, complete=complete)
 
 
-def _ended(recorder: Recorder, tell: Report, *, complete: bool) -> int:
+def _ended(recorder: Recorder, report: Report, *, complete: bool) -> int:
     """Close the record, and report the outcome in one line; return the exit status."""
     record = recorder.record
     runs = sum(app.state == "running" for app in record.apps)
@@ -127,21 +129,21 @@ def _ended(recorder: Recorder, tell: Report, *, complete: bool) -> int:
     if failed:
         message += "; failed: " + ", ".join(failed)
     hint = "compose-apps-early-start status" if failed else record.hint
-    tell(Event(kind, message, hint=hint, seconds=record.seconds))
+    report(Event(kind, message, hint=hint, seconds=record.seconds))
     return exit_status
 
 
 def _run(
-    settings: Settings, lock: Held, recorder: Recorder, evidence: Evidence, tell: Report
+    settings: Settings, lock: Held, recorder: Recorder, evidence: Evidence, report: Report
 ) -> bool:
     """Return whether the run is complete; False if SIGTERM or SIGINT ended it."""
     compose = Compose(settings)
     for note in lock.notes:
-        tell(Event(Kind.NOTE, note))
+        report(Event(Kind.NOTE, note))
     try:
         bundle.clean(settings.staging)
     except OSError as error:
-        tell(Event(Kind.NOTE, f"{settings.staging} cannot be removed: {error.strerror}"))
+        report(Event(Kind.NOTE, f"{settings.staging} cannot be removed: {error.strerror}"))
     wanted = selection.select(settings, compose.config)
     uris = restorable.installed_uris(settings.installed_versions)
     recorder.begin(
@@ -149,17 +151,17 @@ def _run(
         wanted.unknown,
         restorable.installed_target(settings.installed_versions),
     )
-    _tell_selection(wanted, settings, tell)
+    _report_selection(wanted, settings, report)
     if not wanted.apps and not wanted.shortlisted:
         recorder.record.message, recorder.record.hint = _nothing_preloaded(settings)
     if all(app.failure for app in wanted.apps):
-        _tell_all_failed(wanted, tell)
+        _report_all_failed(wanted, report)
         return True
     # This loads the docker SDK: while dockerd starts, and only if an engine is needed.
     from .engine import Engine
     from .runner import Runner
 
-    tell(Event(Kind.WAITING, "waiting for dockerd"))
+    report(Event(Kind.WAITING, "waiting for dockerd"))
     if _is_first_run(settings):
         # In the first run, apps have to come up. Later runs mostly find them running.
         compose.read_ahead()
@@ -175,13 +177,13 @@ def _run(
             break
         except EngineError as error:
             if time.monotonic() >= deadline - ENGINE_RETRY_SECONDS:
-                _tell_all_failed(wanted, tell, Failure(Cause.ENGINE_UNAVAILABLE, str(error)))
+                _report_all_failed(wanted, report, Failure(Cause.ENGINE_UNAVAILABLE, str(error)))
                 return True
         time.sleep(ENGINE_RETRY_SECONDS)
-    tell(Event(Kind.READY, "dockerd is ready", seconds=ready - began))
+    report(Event(Kind.READY, "dockerd is ready", seconds=ready - began))
     finished = oneshots.recall(settings, engine.identity())
     the_plan = plan.make(wanted, state, finished, stored)
-    return Runner(settings, engine, compose, wanted.store, lock, tell, ready).run(the_plan)
+    return Runner(settings, engine, compose, wanted.store, lock, report, ready).run(the_plan)
 
 
 def _is_first_run(settings: Settings) -> bool:
@@ -196,22 +198,24 @@ def _recorded_app(app: App, installed: str | None) -> AppRecord:
     return AppRecord(app.name, folder=str(app.folder), version=installed or stored)
 
 
-def _tell_selection(wanted: Selection, settings: Settings, tell: Report) -> None:
+def _report_selection(wanted: Selection, settings: Settings, report: Report) -> None:
     for each in wanted.unknown:
         nearest = f", did you mean {each.nearest!r}?" if each.nearest else ""
         message = (
             f"{each.name!r} in {settings.default_apps}: no preloaded app has this name{nearest}"
         )
-        tell(Event(Kind.UNKNOWN, message, hint=f"correct {settings.default_apps}"))
+        report(Event(Kind.UNKNOWN, message, hint=f"correct {settings.default_apps}"))
     for name in wanted.not_apps:
         message = f"{settings.compose_apps / name} is no app's folder; it is left alone"
-        tell(Event(Kind.NOTE, message, hint="move it away, or registration will list it as an app"))
+        report(
+            Event(Kind.NOTE, message, hint="move it away, or registration will list it as an app")
+        )
     if wanted.store_error:
         message = f"the restorable store cannot be read: {wanted.store_error}"
-        tell(Event(Kind.NOTE, message, hint="see journalctl -k: does the disk fail?"))
+        report(Event(Kind.NOTE, message, hint="see journalctl -k: does the disk fail?"))
     for app in wanted.apps:
         for note in app.notes:
-            tell(Event(Kind.NOTE, note, app=app.name))
+            report(Event(Kind.NOTE, note, app=app.name))
 
 
 def _nothing_preloaded(settings: Settings) -> tuple[str, str]:
@@ -223,9 +227,9 @@ def _nothing_preloaded(settings: Settings) -> tuple[str, str]:
     )
 
 
-def _tell_all_failed(wanted: Selection, tell: Report, failure: Failure | None = None) -> None:
+def _report_all_failed(wanted: Selection, report: Report, failure: Failure | None = None) -> None:
     """Report every app as failed, with its own failure or else the common `failure`."""
     for app in wanted.apps:
         reason = app.failure or failure
         assert reason is not None
-        tell(Event.failed(app.name, reason))
+        report(Event.failed(app.name, reason))

@@ -281,9 +281,9 @@ class Store:
         with _naming(blob.sha256, what), plainfile.opened(self.blobs / blob.sha256) as stream:
             packed = stream.read(2) == b"\x1f\x8b"
             stream.seek(max(0, blob.size - 4))
-            told = int.from_bytes(stream.read(4), "little")
-        least = blob.size - blob.size // 100 - 1024
-        return told if packed and told >= least else 3 * blob.size
+            recorded = int.from_bytes(stream.read(4), "little")
+        minimum = blob.size - blob.size // 100 - 1024
+        return recorded if packed and recorded >= minimum else 3 * blob.size
 
     def _document(self, sha256: str, version: Version, what: str) -> tuple[dict[str, Any], int]:
         """Return a JSON object in the store, and its size in bytes."""

@@ -270,60 +270,60 @@ def _spans(steps: Iterable[Mapping[str, Any]], end: float) -> Iterator[Span]:
             yield Span(step["state"], step["uptime"], following["uptime"])
 
 
-def to_json(shown: Timeline) -> dict[str, Any]:
+def to_json(timeline: Timeline) -> dict[str, Any]:
     """Return the timeline as the object that `timeline --json` prints."""
-    return {"schema": SCHEMA, **asdict(shown)}
+    return {"schema": SCHEMA, **asdict(timeline)}
 
 
-def summary(shown: Timeline) -> str:
+def summary(timeline: Timeline) -> str:
     """Return a summary in one sentence."""
     verdicts = [
         mark
-        for lane in shown.lanes
+        for lane in timeline.lanes
         if lane.kind == "app"
         for mark in lane.marks
         if mark.what in VERDICTS
     ]
     running = [mark.uptime for mark in verdicts if mark.what == "running"]
-    wanted = sum(lane.kind == "app" for lane in shown.lanes)
+    wanted = sum(lane.kind == "app" for lane in timeline.lanes)
     if not running:
-        return f"0 of {wanted} apps run, {shown.end:.1f} s after the kernel's start"
+        return f"0 of {wanted} apps run, {timeline.end:.1f} s after the kernel's start"
     last = f"the last one after {max(running):.1f} s" if wanted > 1 else f"after {running[0]:.1f} s"
     return f"{len(running)} of {wanted} apps run, {last}"
 
 
-def explanation(shown: Timeline) -> str | None:
+def explanation(timeline: Timeline) -> str | None:
     """Return what held dockerd or the agent back; None if nothing did or it is unknown."""
-    longest = sorted(shown.held_back, key=lambda link: -link.seconds)[:3]
+    longest = sorted(timeline.held_back, key=lambda link: -link.seconds)[:3]
     named = [f"{each.unit} {each.seconds:.1f} s" for each in longest if each.seconds >= 0.1]
-    return f"{shown.gate} waited for: {', '.join(named)}" if named else None
+    return f"{timeline.gate} waited for: {', '.join(named)}" if named else None
 
 
 WORDS = {"starting": "coming up", "running": "runs", "restart": "restarted", "apps": "at work"}
 """The words for people, where they differ from the names in the data."""
 
 
-def text(shown: Timeline) -> str:
+def text(timeline: Timeline) -> str:
     """Return the timeline as readable lines."""
-    return "\n".join(map(printable, _lines(shown)))
+    return "\n".join(map(printable, _lines(timeline)))
 
 
-def _lines(shown: Timeline) -> Iterator[str]:
-    yield f"{summary(shown)} (seconds since the kernel's start)"
+def _lines(timeline: Timeline) -> Iterator[str]:
+    yield f"{summary(timeline)} (seconds since the kernel's start)"
     yield ""
-    for phase in shown.phases:
+    for phase in timeline.phases:
         yield f"{phase.begin:8.1f} s  {phase.end - phase.begin:7.1f} s  {phase.name}"
-    held = explanation(shown)
+    held = explanation(timeline)
     if held:
         yield ""
         yield held
     yield ""
-    width = max(len(printable(lane.name)) for lane in shown.lanes)
-    for lane in shown.lanes:
+    width = max(len(printable(lane.name)) for lane in timeline.lanes)
+    for lane in timeline.lanes:
         yield f"{printable(lane.name):{width}}  {'; '.join(_lane_words(lane))}"
-    if shown.unknown:
+    if timeline.unknown:
         yield ""
-        yield f"Not known: {shown.unknown}"
+        yield f"Not known: {timeline.unknown}"
 
 
 def _lane_words(lane: Lane) -> Iterator[str]:
