@@ -1,4 +1,4 @@
-"""`plan`: the plan that `start` would execute now, shown and not executed."""
+"""`plan`: show the plan that `start` would execute now."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from .store import Image, StoreError
 from .verdict import Finished
 
 SCHEMA = 1
-"""Of the JSON; raised when a key changes its meaning or goes away."""
+"""The version of the JSON document. It grows when a key changes its meaning or is removed."""
 
 ENGINE_SECONDS = 2.0
-"""A dockerd that is up is asked; one that only starts is not waited for."""
+"""The time-out for dockerd in seconds. A running dockerd is asked, but a start is not awaited."""
 
 
 @dataclass(frozen=True)
 class Preview:
-    """The plan, and what it was made from. `unchecked` says what could not be found out."""
+    """The plan and its inputs. `unchecked` says what could not be checked."""
 
     plan: Plan
     settings: Settings
@@ -32,7 +32,7 @@ class Preview:
 
 
 def preview(settings: Settings) -> Preview:
-    """Make the plan. Needs no dockerd, and no lock; changes nothing.
+    """Make the plan. This needs neither dockerd nor a lock, and changes nothing.
 
     Raises `EarlyStartError` if the files of the device cannot be read.
     """

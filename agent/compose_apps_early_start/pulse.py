@@ -1,6 +1,6 @@
-"""STATUS=, the line that `systemctl status` shows: while something happens it is never old.
+"""STATUS=, the line that `systemctl status` shows, which is updated during a run.
 
-Source: sd_notify(3). Nothing of it goes to the journal.
+Source: sd_notify(3). It does not appear in the journal.
 """
 
 import threading
@@ -10,25 +10,25 @@ from collections.abc import Callable, Mapping
 from .report import Event, Kind, line, printable
 
 BEAT_SECONDS = 3.0
-"""Between two lines; with the time to ask what holds dockerd up that is 5 seconds at the most."""
+"""The time between two lines in seconds; with the request below, at most 5 seconds pass."""
 
 ASK_SECONDS = 5.0
-"""Between two questions for that: it takes a process, while dockerd is to start."""
+"""The time between two requests for what dockerd waits for, in seconds; each starts a process."""
 
 MAX_APPS = 3
-"""Which one line has room for."""
+"""The maximum number of apps in the line."""
 
 _RUN_ENDS = (Kind.SKIPPED, Kind.FINISHED, Kind.ABORTED, Kind.DEGRADED)
 _VERDICTS = (Kind.RUNNING, Kind.FAILED)
 _REMARKS = (Kind.NOTE, Kind.UNKNOWN, Kind.HEALED, Kind.REPLACED)
-"""They tell what was done, not what is going on."""
+"""These events say what was done, not what is in progress."""
 
 
 class Pulse:
-    """The listener that tells systemd each event, and between events what goes on, and how long.
+    """The listener that sends each event to systemd and, between events, what is in progress.
 
-    `notify` sends a text to systemd. `held_up_by` says, perhaps, what dockerd waits for; it is
-    asked in the thread of this object only.
+    `notify` sends a text to systemd. `holding_up` returns what dockerd waits for, or None; only the
+    thread of this object calls it.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Pulse:
         self._thread: threading.Thread | None = None
 
     def __call__(self, event: Event) -> None:
-        """Tell `event` at once."""
+        """Send `event` at once."""
         with self._lock:
             self._enter(event)
             self._say(line(event))
@@ -72,15 +72,15 @@ class Pulse:
         self._waiting = None
         before = self._apps.pop(event.app, None)
         if event.kind not in _VERDICTS:
-            goes_on = before and before[0].kind is event.kind
-            self._apps[event.app] = (event, before[1] if before and goes_on else now)
+            continues = before and before[0].kind is event.kind
+            self._apps[event.app] = (event, before[1] if before and continues else now)
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
             self.beat()
 
     def beat(self) -> None:
-        """Tell what goes on now."""
+        """Send what is in progress now."""
         if self._waiting and self._clock() - self._asked_at >= ASK_SECONDS:
             self._reason = self._holding_up()
             self._asked_at = self._clock()
@@ -103,17 +103,17 @@ class Pulse:
         return "; ".join(apps)
 
     def _say(self, text: str) -> None:
-        # sdnotify encodes as latin-1, and drops in silence what it cannot encode.
-        # A line end would begin another of systemd's variables.
+        # sdnotify encodes as latin-1, and silently drops other characters. A line break would begin
+        # another variable of sd_notify.
         self._notify(f"STATUS={printable(text).encode('ascii', errors='replace').decode()}")
 
 
 def status(
     environment: Mapping[str, str], holding_up: Callable[[], str | None]
 ) -> Callable[[Event], None]:
-    """Return a listener that shows how far the run is in `systemctl status`.
+    """Return a listener that shows the progress of the run in `systemctl status`.
 
-    Does nothing where systemd does not listen. `held_up_by` is as for `Pulse`.
+    It does nothing if systemd does not listen. `holding_up` is as for `Pulse`.
     """
     if "NOTIFY_SOCKET" not in environment:
         return lambda event: None

@@ -341,13 +341,15 @@ class Runner:
     def _restore_folder(self, app: App, restorable: Restorable) -> Ending:
         version, hashes = restorable.version, restorable.hashes
 
-        def tell(text: str) -> None:
+        def report_progress(text: str) -> None:
             message = f"putting its folder back: {text}"
             self._report(Event(Kind.RESTORING, message, app=app.name))
 
         self._report(Event(Kind.RESTORING, "putting its folder back", app=app.name))
         try:
-            bundle.restore(self._store, version, hashes, app.folder, self._settings.staging, tell)
+            bundle.restore(
+                self._store, version, hashes, app.folder, self._settings.staging, report_progress
+            )
         except StoreError as error:
             return Failure(error.cause, str(error))
         except SpaceError as error:

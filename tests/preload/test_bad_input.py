@@ -15,7 +15,7 @@ from compose_apps_preload.finding import Severity
 from compose_apps_preload.yaml_tree import MAX_BYTES
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from preload.given import ADVANCED, written
+from preload.examples import ADVANCED, written
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
 MERGE_BOMB = "m0: &m0 {a: b}\n" + "".join(

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from preload.given import ADVANCED, PATHS
+from preload.examples import ADVANCED, PATHS
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from compose_apps_preload.cli import main
 from compose_apps_preload.configuration.lint import REMOVED, lint
 from compose_apps_preload.finding import Severity
-from preload.given import ADVANCED, ALL_TAGGED, DATA, apps_of, seen, written
+from preload.examples import ADVANCED, ALL_TAGGED, DATA, apps_of, seen, written
 
 APPS = ("money-making-app", "debug-tools")
 

@@ -7,7 +7,7 @@ import pytest
 from compose_apps_preload.cli import main
 from compose_apps_preload.configuration.factory_config import load
 from compose_apps_preload.configuration.matrix import rows, text
-from preload.given import ADVANCED, ALL_TAGGED, DATA, apps_of, loaded
+from preload.examples import ADVANCED, ALL_TAGGED, DATA, apps_of, loaded
 
 AMBIGUOUS = """\
 the documentation is ambiguous. Read literally, lmp inherits only containers.preloaded_images, so \

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import compose_apps_preload
 import pytest
-from preload.given import PATHS
+from preload.examples import PATHS
 
 PACKAGE = Path(compose_apps_preload.__file__).parent
 # The agent's reading of the stores comes along, and how it calls compose, which enters hashes;

@@ -13,7 +13,7 @@ from compose_apps_preload.configuration.factory_config import BUILDS, Build, loa
 from compose_apps_preload.configuration.resolve import NothingLeftError, Resolution, resolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from preload.given import ADVANCED, ALL_TAGGED, DATA, apps_of, loaded
+from preload.examples import ADVANCED, ALL_TAGGED, DATA, apps_of, loaded
 
 DEVEL = "refs/heads/devel"
 X, Y = ("x",), ("y",)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from preload_image import device_image
-from preload_image.given import SHOP, Preloaded, app, layers, preload_well
+from preload_image.examples import SHOP, Preloaded, app, layers, preload_well
 from preload_image.registry import Registry, configure_skopeo, serve
 from virtual_device import agent_layer, device_tree
 from virtual_device.cache import home as cache_home

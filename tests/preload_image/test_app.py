@@ -14,7 +14,7 @@ from compose_apps_preload.image import app as apps
 from compose_apps_preload.image import oci, platforms
 from compose_apps_preload.image.cache import Cache
 from compose_apps_preload.image.skopeo import Registries, digest_of
-from preload_image.given import app
+from preload_image.examples import app
 from preload_image.published import published
 from preload_image.registry import HOST, Registry
 

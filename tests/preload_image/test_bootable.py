@@ -12,7 +12,7 @@ from compose_apps_preload.image.layout import Layout
 from compose_apps_preload.trial import bootable
 from compose_apps_preload.trial.emulator import Board, Kernel, Uefi
 from preload_image import device_image
-from preload_image.given import preload
+from preload_image.examples import preload
 
 BZIMAGE = bytes(0x202) + b"HdrS" + bytes(100)
 ARM64_IMAGE = bytes(0x38) + b"ARM\x64" + bytes(100)

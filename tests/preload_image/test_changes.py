@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from preload_image import device_image
 from preload_image.device_image import ROOT_START, dump
-from preload_image.given import Preloaded, app, preload, preload_well
+from preload_image.examples import Preloaded, app, preload, preload_well
 from preload_image.published import published
 from preload_image.registry import HOST, Registry, configure_skopeo
 from preload_image.test_image import OSTREE_VAR, bill

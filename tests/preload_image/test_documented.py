@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from preload.given import ADVANCED, CHECKOUT
+from preload.examples import ADVANCED, CHECKOUT
 from preload_image import device_image
-from preload_image.given import app
+from preload_image.examples import app
 from preload_image.published import published
 from preload_image.registry import HOST, Registry, configure_skopeo
 from virtual_device import Device, device_tree, mirror

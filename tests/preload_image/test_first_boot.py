@@ -11,7 +11,7 @@ import pytest
 from boot.boots import Boot, assert_good, look
 from boot.scenarios import SLOW_BOARD, machine_with
 from preload_image.device_image import debugfs
-from preload_image.given import app, layers, preload_well
+from preload_image.examples import app, layers, preload_well
 from preload_image.registry import HOST, Registry, archive
 from virtual_device import device_tree
 from virtual_device.firmware import Firmware

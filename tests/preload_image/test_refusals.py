@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from preload_image import device_image
-from preload_image.given import Preloaded, app, arguments, layers, preload
+from preload_image.examples import Preloaded, app, arguments, layers, preload
 from preload_image.registry import HOST, Registry
 
 

@@ -10,7 +10,7 @@ from compose_apps_preload.image import oci, platforms, skopeo
 from compose_apps_preload.image.cache import Cache
 from compose_apps_preload.image.skopeo import Registries
 from preload_image import device_image
-from preload_image.given import preload_well
+from preload_image.examples import preload_well
 from preload_image.proxy import Behaviour, proxy
 from preload_image.registry import Registry, configure_skopeo
 

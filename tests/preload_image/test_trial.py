@@ -19,7 +19,7 @@ from compose_apps_preload.trial.boot import Patience, boot
 from compose_apps_preload.trial.emulator import Board
 from preload_image import device_image
 from preload_image.device_image import MIB
-from preload_image.given import Ended, app, layers, preload, preload_well
+from preload_image.examples import Ended, app, layers, preload, preload_well
 from preload_image.registry import HOST, Registry, archive
 from virtual_device import device_tree
 from virtual_device.archive import unpacked

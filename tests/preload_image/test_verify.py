@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from preload_image import device_image
 from preload_image.device_image import ROOT_START, debugfs, dump
-from preload_image.given import Preloaded, app, preload, preload_well
+from preload_image.examples import Preloaded, app, preload, preload_well
 from preload_image.registry import Registry, archive
 
 VAR = "/ostree/deploy/lmp/var"

@@ -20,7 +20,7 @@ from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.store import StoreError
 from docker.transport import UnixHTTPAdapter
 from pytest_mock import MockerFixture
-from unit.given import HASH, IMAGE
+from unit.builders import HASH, IMAGE
 
 FOLDER = "/var/sota/compose-apps/shop"
 URL = "unix:///run/docker.sock"

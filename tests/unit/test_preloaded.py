@@ -25,7 +25,7 @@ from compose_apps_early_start.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_mock import MockerFixture
-from unit.given import HASH, IMAGE, NO_STORE, PUBLISHED, preloaded
+from unit.builders import HASH, IMAGE, NO_STORE, PUBLISHED, preloaded
 
 
 class AskedCompose:

@@ -12,7 +12,7 @@ from compose_apps_early_start.engine import Engine
 from compose_apps_early_start.errors import EngineError
 from compose_apps_early_start.record import AppRecord, RunRecord
 from compose_apps_early_start.settings import Settings
-from unit.given import app, container
+from unit.builders import app, container
 
 SHOP = app("shop")
 

@@ -15,7 +15,7 @@ from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.shortlist import UnknownName
 from compose_apps_early_start.store import Store
 from pytest_mock import MockerFixture
-from unit.given import IMAGE, app, container, preloaded, selection, service, shortlist
+from unit.builders import IMAGE, app, container, preloaded, selection, service, shortlist
 
 SETTINGS = Settings()
 DB = "hub.example.test/factory/db@sha256:" + "b" * 64

@@ -23,7 +23,7 @@ from compose_apps_early_start.report import Event, Kind
 from compose_apps_early_start.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.given import app, container
+from unit.builders import app, container
 
 # Steps
 

@@ -27,7 +27,7 @@ from compose_apps_early_start.runner import Runner
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.store import Descriptor, Image, Store, StoreError, Version
 from compose_apps_early_start.verdict import Verdict, judge
-from unit.given import NETWORK, NO_STORE, app, container, selection, service
+from unit.builders import NETWORK, NO_STORE, app, container, selection, service
 
 LONG = 10.0
 """Seconds that no test waits through unless it fails."""

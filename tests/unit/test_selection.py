@@ -12,7 +12,7 @@ from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.shortlist import UnknownName
 from compose_apps_early_start.store import Store
 from pytest_mock import MockerFixture
-from unit.given import IMAGE, preloaded, shortlist
+from unit.builders import IMAGE, preloaded, shortlist
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from compose_apps_early_start.runner import Runner
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.store import Store
 from pytest_mock import MockerFixture
-from unit.given import IMAGE, app, container, preloaded, shortlist
+from unit.builders import IMAGE, app, container, preloaded, shortlist
 
 
 class QuietWatch(Watch):

@@ -16,7 +16,7 @@ from compose_apps_early_start.verdict import (
     is_up_to_date,
     judge,
 )
-from unit.given import HASH, IMAGE, app, container, service
+from unit.builders import HASH, IMAGE, app, container, service
 
 SETTLE = 10.0
 ID = "id-of-shop-web"

@@ -1,9 +1,9 @@
 # shellcheck shell=sh
-# boot.sh FOLDER LOWERDIR [KIND OPTIONS INSIDE]...: becomes the device's first process.
+# boot.sh FOLDER LOWERDIR [KIND OPTIONS INSIDE]...: the device's first process.
 #
-# Runs in fresh namespaces. Mounts the layers LOWERDIR under FOLDER/upper on FOLDER/root, and the
-# control groups (file system type, options, mount point); makes that its root; writes its process
-# id, as the host sees it, to standard output; ends when standard input ends.
+# It runs in new namespaces. It mounts the layers LOWERDIR under FOLDER/upper on FOLDER/root, and
+# the control groups (file system type, options, mount point). It makes this its root and writes its
+# host process id to standard output. It ends when standard input ends.
 set -eu
 folder=$1
 lower=$2

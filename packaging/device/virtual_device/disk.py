@@ -1,6 +1,6 @@
 """A disk with the device's root file system on it, for a machine: ext4, without a partition table.
 
-Made without loop devices: mke2fs takes the files from a folder.
+It is made without loop devices, because mke2fs reads the files from a folder.
 """
 
 import os
@@ -16,7 +16,7 @@ from virtual_device.tree import Tree
 STAND_INS = Path(__file__).parents[1] / "stand-ins"
 _BYTES = 4 << 30  # sparse
 
-# What a device does not have, and what only costs an emulated machine its time.
+# Units that a device does not have, and units that only slow down an emulated machine.
 _MASKED = (
     "apt-daily-upgrade.timer",
     "apt-daily.timer",
@@ -96,11 +96,11 @@ def _fill(layer: Path, kernel: Kernel) -> None:
         "etc/fstab": "",
         "etc/hostname": "device\n",
         "etc/hosts": "127.0.0.1 localhost device\n",
-        "etc/machine-id": "",  # systemd makes one at the first boot
+        "etc/machine-id": "",  # systemd creates it at the first boot
         "etc/resolv.conf": "",
         # As on LmP.
         "etc/systemd/journald.conf.d/device.conf": "[Journal]\nStorage=volatile\n",
-        # Newer than /usr: there is no need to update caches at boot.
+        # Newer than /usr, so that caches need not be updated at boot.
         "etc/.updated": "",
         "var/.updated": "",
         "boot/loader/entries/device.conf": (

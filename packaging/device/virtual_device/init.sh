@@ -1,6 +1,6 @@
 #!/bin/sh
-# The first process of a machine: mounts its disk, puts /device into it, goes on with its systemd.
-# /device is what a machine is provided with for this boot, see machine.py.
+# The first process of a machine: it mounts the disk, copies /device to it, and starts systemd.
+# /device has the files that a machine gets for this boot; see machine.py.
 mount -t proc proc /proc
 mount -t devtmpfs devtmpfs /dev
 for module in /modules/*.ko; do

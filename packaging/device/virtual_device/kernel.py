@@ -13,7 +13,7 @@ from virtual_device.tree import Tree
 
 _PACKAGE = "linux-image-cloud-amd64"
 _PARTS = r"linux-(base|binary|image|modules)-\d.*-cloud-amd64"  # newer suites have it in parts
-# What the kernel needs to see its disk and its owner's line, where these are modules at all.
+# The modules for the disk and for the connection to the owner, if they are modules at all.
 _NEEDED = ("virtio_pci", "virtio_blk", "virtio_console", "ext4")
 _ARGUMENTS = (
     *("root=/dev/vda", "console=ttyS0", "panic=-1", "mitigations=off"),
@@ -48,14 +48,14 @@ def kernel(tree: Tree) -> Kernel:
     def build(folder: Path) -> None:
         (source,) = package.glob("**/lib/modules/*")
         version = source.name
-        # In newer suites it lies beside its modules.
+        # In newer suites it is beside its modules.
         (image,) = [*package.glob("boot/vmlinuz-*"), *source.glob("vmlinuz")]
         shutil.copy(image, folder / "vmlinuz")
         modules = folder / "root/usr/lib/modules" / version
         modules.parent.mkdir(parents=True)
         subprocess.run(["cp", "-a", source, modules], check=True)
         (folder / "root/lib").symlink_to("usr/lib")  # where depmod and modprobe look
-        # Emulated, unpacking them costs a boot several seconds.
+        # In an emulated machine, unpacking them takes several seconds of a boot.
         for file in modules.rglob("*.ko.xz"):
             file.with_suffix("").write_bytes(lzma.decompress(file.read_bytes()))
             file.unlink()

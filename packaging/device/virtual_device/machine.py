@@ -1,8 +1,8 @@
 """A machine: a disk under QEMU, with systemd as its first process and without a network card.
 
 The owner is the process that entered the context. When it leaves the context, raises or dies, by
-whatever signal, the machine ends at once and its files vanish. What a machine says can be trusted:
-one that crashes, panics or hangs gives an error and no answer.
+whatever signal, the machine ends at once and its files vanish. A machine that crashes, panics or
+hangs causes an error, so an answer can be trusted.
 """
 
 import base64
@@ -22,7 +22,7 @@ from virtual_device import cpio, scratch
 from virtual_device.kernel import Kernel
 
 _LINE = (
-    # Waits for its owner: a guest that finds nobody at the other end of the line takes it as ended.
+    # QEMU waits for its owner, because a guest treats an unconnected line as closed.
     *("-chardev", "socket,id=line,path=line.sock,server=on,wait=on"),
     *("-device", "virtio-serial-pci", "-device", "virtserialport,chardev=line"),
 )
@@ -30,19 +30,19 @@ _SNAPSHOT = "frozen"
 _TAIL = 3000  # characters of the console that an error shows
 _GRACE = 30.0  # seconds that an answer may come after its script's time
 BOOT_TIMEOUT = 1500.0
-"""Seconds after which a boot or a shutdown hangs. A bound, not an expectation."""
+"""The seconds after which a boot or a shutdown counts as hanging."""
 
 
 class MachineError(Exception):
-    """A machine crashed, hung or could not do what it was asked for."""
+    """A machine crashed, hung, or could not do what was requested."""
 
 
 class Machine:
     """A disk that can be booted time and again; a context manager. Several may run at once.
 
-    ``disk`` is not written to: what the machine writes is kept for its later boots, until the
-    context ends. ``processors``: how many it has. ``clock``: what its clock shows as a boot begins,
-    as QEMU takes it for `-rtc base=`.
+    ``disk`` is not changed: the machine's writes are kept for its later boots, until the context
+    ends. ``processors``: their number. ``clock``: the time of its clock when a boot begins, in the
+    form of QEMU's `-rtc base=`.
     """
 
     def __init__(
@@ -57,7 +57,8 @@ class Machine:
     def __enter__(self) -> Self:
         self.folder, lock = scratch.make()
         try:
-            # Removes the folder when this process has closed its standard input, or has ended.
+            # This process removes the folder when its standard input is closed, or when the owner
+            # has ended.
             self._keeper = subprocess.Popen(
                 [sys.executable, "-m", "virtual_device.supervisor", str(self.folder), "cat"],
                 stdin=subprocess.PIPE,
@@ -86,7 +87,7 @@ class Machine:
 
     @property
     def console(self) -> str:
-        """What the machine wrote to its serial console since it was booted."""
+        """The output of the machine's serial console since it was booted."""
         log = self.folder / CONSOLE
         return log.read_text(errors="replace") if log.exists() else ""
 
@@ -129,20 +130,20 @@ class Machine:
             raise MachineError(str(error)) from error
 
     def run(self, script: str, *, timeout: float = 300.0) -> str:
-        """Runs ``script`` with the machine's sh and returns what it wrote, errors included.
+        """Runs ``script`` with the machine's sh and returns its output, including errors.
 
-        May be called as soon as the machine was switched on. Raises MachineError with the output
-        if its exit status is not 0, with the journal if it took longer than ``timeout`` seconds.
+        It may be called as soon as the machine is switched on. Raises MachineError: with the output
+        if the exit status is not 0, with the journal if it takes longer than ``timeout`` seconds.
         """
         status, output = self._ask(script, timeout)
-        if status == 137:  # killed by what is at the other end of the line
+        if status == 137:  # killed by the machine's end of the line
             raise MachineError(f"not done in {timeout:.0f} s: {script}\n{output}\n{self.journal()}")
         if status:
             raise MachineError(f"exit status {status}: {script}\n{output[-_TAIL:]}")
         return output
 
     def journal(self) -> str:
-        """Returns the journal of this boot, as far as the machine can still tell."""
+        """Returns the journal of this boot, as far as the machine still answers."""
         try:
             return self._ask("journalctl --boot --no-pager --output=short-monotonic", 120)[1]
         except MachineError as error:
@@ -168,11 +169,11 @@ class Machine:
         return int(status), base64.b64decode(output).decode(errors="replace")
 
     def wait_until_booted(self) -> None:
-        """Returns when no job of systemd's is left. Raises MachineError."""
+        """Waits until systemd has no jobs left. Raises MachineError."""
         self.run("systemctl is-system-running --wait >/dev/null || true", timeout=BOOT_TIMEOUT)
 
     def power_off(self) -> None:
-        """Shuts the machine down. Raises MachineError unless it comes to its orderly end."""
+        """Shuts the machine down. Raises MachineError if it does not shut down properly."""
         self.run("systemctl --no-block poweroff")
         self.wait(BOOT_TIMEOUT)
         # QEMU ends in the same way when the kernel panics.
@@ -180,7 +181,7 @@ class Machine:
             raise MachineError(f"the machine did not power off:\n{self.console[-_TAIL:]}")
 
     def wait(self, timeout: float | None = None) -> None:
-        """Returns when the machine is off. Raises MachineError after ``timeout`` seconds."""
+        """Waits until the machine is off. Raises MachineError after ``timeout`` seconds."""
         assert self._emulator
         if not self._emulator.wait(timeout):
             raise MachineError(
@@ -189,7 +190,7 @@ class Machine:
         self.cut_power()
 
     def cut_power(self) -> None:
-        """Ends the machine at once; what it has not flushed to its disk is lost."""
+        """Ends the machine at once; data that it has not flushed to its disk is lost."""
         if self._emulator is None:
             return
         self._emulator.cut_power()
@@ -197,7 +198,7 @@ class Machine:
         self._line.close()
 
     def freeze(self, into: Path) -> None:
-        """Stops the machine for good and saves it, memory and disk, as the file ``into``.
+        """Stops the machine for good and saves its memory and disk in the file ``into``.
 
         Raises MachineError.
         """
@@ -207,7 +208,7 @@ class Machine:
         shutil.move(self.folder / "disk.qcow2", into)
 
     def thaw(self, saved: Path) -> None:
-        """Has the machine go on from where the one that :meth:`freeze` saved had stopped.
+        """Continues the machine that :meth:`freeze` saved.
 
         Both must have been made with the same kernel, disk and processors.
         """

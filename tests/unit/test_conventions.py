@@ -42,7 +42,7 @@ def output(*command: str | Path) -> str:
 # Python
 
 DEPENDENCIES = {"yaml", "docker", "requests", "urllib3", "sdnotify", "systemd"}
-"""What design.md allows on the device; requests and urllib3 come with docker."""
+"""The packages that may be used on the device; requests and urllib3 come with docker."""
 
 
 @pytest.mark.parametrize("module", sorted(AGENT.glob("*.py")), ids=lambda module: module.name)
