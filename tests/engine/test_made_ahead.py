@@ -90,3 +90,16 @@ def test_what_was_lost_of_what_was_made_is_made_anew(board: Board) -> None:
     board.start_well()
     for name in SAMPLES:
         assert obstacles(board, name) == []
+
+
+def test_apps_run_though_the_device_has_joined_a_lan_with_their_addresses(board: Board) -> None:
+    for number in (18, 19, 20):
+        board.shell(f"ip link add lan{number} type bridge && ip link set lan{number} up")
+        board.shell(f"ip address add 172.{number}.200.7/16 dev lan{number}")
+    board.device.start_dockerd()
+    board.start_well()
+    for name in SAMPLES:
+        assert obstacles(board, name) == []
+    routes = board.shell("ip route").splitlines()
+    # The one that came first hides the other, as docs/preloaded-image.md says.
+    assert len([route for route in routes if route.startswith("172.18.0.0/16")]) == 2
