@@ -23,7 +23,7 @@ NO_END, NO_RUN = 4, 5
 _LOOK_SECONDS = 0.2
 _SHUTDOWN_SECONDS = 90.0
 _RESULTS_BYTES = 64 << 20  # sparse
-_TAIL = 8  # lines of the console that an error shows
+_TAIL = 25  # lines of the console that an error shows
 _SPOKEN = re.compile(rf"(\[ *\d+\.\d+\]) {AGENT}\[\d+\]: (.*)")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()].|[\r\x00]")
 
