@@ -101,8 +101,8 @@ def boot(
             machine.wait()
         else:
             trouble = _followed(machine, work / CONSOLE, patience)
-        if machine.complaints and not (work / CONSOLE).exists() and not terminal:
-            raise PreloadError(f"QEMU did not start: {machine.complaints}", "correct what it names")
+        if machine.has_failed:
+            raise PreloadError(f"QEMU gave up: {machine.complaints}", "correct what it names")
     FileSystem(results).replay_journal()
     FileSystem(results).dump("/", files)
     with contextlib.suppress(OSError):
