@@ -164,3 +164,11 @@ def test_a_wrong_command_line_is_refused(
     ended = preload("try", *(word.format(image=made, folder=tmp_path) for word in words))
     assert ended.status == status
     assert said in ended.stderr
+
+
+def test_what_qemu_complains_of_is_told(tmp_path: Path) -> None:
+    files = {f"{DEPLOYED}/usr/bin/busybox": X86_64, "boot/vmlinuz": BZIMAGE}
+    ended = preload("try", image(tmp_path / "in.ext4", files), "--memory", 10**9)
+    assert ended.status == 1
+    assert "QEMU gave up: " in ended.stderr
+    assert "memory" in ended.stderr

@@ -27,7 +27,7 @@ from virtual_device.firmware import Firmware
 
 pytestmark = pytest.mark.timeout(1500)
 
-APP_SECONDS = 180  # an emulated machine takes its time for each of the apps
+APP_SECONDS = 150  # an emulated machine takes its time for each of the apps
 FULL_SECONDS = 60
 BOOT_PARTITION = (1 * MIB, 48 * MIB)  # start and size in bytes
 ROOT_PARTITION = 49 * MIB
@@ -42,20 +42,22 @@ def service(image: str, *command: str, **more: object) -> str:
 
 RUNS = ("/bin/busybox", "sleep", "3600")
 TOOL = f"{HOST}/factory/tool"
-FAULTY = {
+NOT_STARTING = {
     "bad-command": service(TOOL, "/bin/nothing"),
     "port-one": service(TOOL, *RUNS, ports=["8080:80"]),
     "port-two": service(TOOL, *RUNS, ports=["8080:80"]),
+    "no-modem": service(TOOL, *RUNS, devices=["/dev/ttyUSB7:/dev/ttyUSB7"]),
+    "broken-blob": service(TOOL, *RUNS),
+}
+NOT_RUNNING = {
     "other-machine": service(f"{HOST}/factory/mislabelled", *RUNS),
     "unhealthy": service(
         TOOL, *RUNS, healthcheck={"test": ["CMD", "/bin/busybox", "false"], "interval": "2s"}
     ),
-    "no-modem": service(TOOL, *RUNS, devices=["/dev/ttyUSB7:/dev/ttyUSB7"]),
     "crashes": service(TOOL, "/bin/busybox", "sh", "-c", "echo no licence, giving up; exit 3"),
     "needs-cloud": service(
         TOOL, "/bin/busybox", "wget", "http://cloud.example.test/", restart="no"
     ),
-    "broken-blob": service(TOOL, *RUNS),
 }
 BY_HAND = {
     "no-image": json.dumps(
@@ -64,17 +66,17 @@ BY_HAND = {
     "broken-file": f"services:\n  main:\n    image: {HOST}/factory/tool@{ZEROS}\n   restart: [\n",
 }
 CAUSES = {
-    "bad-command": ("container-start-failed", "/bin/nothing"),
-    "other-machine": ("crash-loop", "exec format error"),
-    "unhealthy": ("unhealthy", "main"),
-    "no-modem": ("device-missing", "/dev/ttyUSB7"),
-    "crashes": ("crash-loop", "last exit status 3"),
-    "needs-cloud": ("exited", "cloud.example.test"),
-    "broken-blob": ("store-damaged", "is damaged"),
-    "no-image": ("image-missing", "factory/absent"),
-    "broken-file": ("compose-file-invalid", "line"),
+    "bad-command": ("not_starting", "container-start-failed", "/bin/nothing"),
+    "no-modem": ("not_starting", "device-missing", "/dev/ttyUSB7"),
+    "broken-blob": ("not_starting", "store-damaged", "is damaged"),
+    "no-image": ("not_starting", "image-missing", "factory/absent"),
+    "broken-file": ("not_starting", "compose-file-invalid", "line"),
+    "other-machine": ("not_running", "crash-loop", "exec format error"),
+    "unhealthy": ("not_running", "unhealthy", "main"),
+    "crashes": ("not_running", "crash-loop", "no licence, giving up"),
+    "needs-cloud": ("not_running", "exited", "cloud.example.test"),
 }
-"""App to the cause that must be told, and what its line must name."""
+"""App to the image it is in, the cause that must be told, and what its line must name."""
 
 
 @dataclass(frozen=True)
@@ -130,12 +132,22 @@ def tried(
         return {name: pool.submit(trial, plain, folder) for name, trial in TRIALS.items()}
 
 
-def faulty(plain: Firmware, folder: Path) -> Tried:
-    """Many apps in an image that is one file system, each with a fault of its own."""
-    made = folder / "faulty.ext4"
-    apps = [app(folder / "faulty" / name, compose) for name, compose in FAULTY.items()]
-    words = [word for each in apps for word in ("--app", each)]
-    preload_well("image", plain.disk, *words, "--arch", "amd64", "-o", made)
+def _made(plain: Firmware, file: Path, apps: Mapping[str, str]) -> Path:
+    folder = file.with_suffix("")
+    words = [word for each in apps for word in ("--app", app(folder / each, apps[each]))]
+    preload_well("image", plain.disk, *words, "--arch", "amd64", "-o", file)
+    return file
+
+
+def not_running(plain: Firmware, folder: Path) -> Tried:
+    """An image that is one file system, with apps that start and do not run."""
+    made = _made(plain, folder / "not-running.ext4", NOT_RUNNING)
+    return try_image(made, "--app-seconds", APP_SECONDS)
+
+
+def not_starting(plain: Firmware, folder: Path) -> Tried:
+    """The same, with apps that cannot be started, but for one."""
+    made = _made(plain, folder / "not-starting.ext4", NOT_STARTING)
     for name, compose in BY_HAND.items():
         file = folder / f"{name}.yml"
         file.write_text(compose)
@@ -202,7 +214,7 @@ def panicking(plain: Firmware, folder: Path) -> Tried:
     return try_image(made)
 
 
-TRIALS = {each.__name__: each for each in (faulty, full, agentless, panicking)}
+TRIALS = {each.__name__: each for each in (not_running, not_starting, full, agentless, panicking)}
 
 
 def _uefi_disk(plain: Firmware, file: Path) -> Path:
@@ -235,8 +247,8 @@ def _uefi_disk(plain: Firmware, file: Path) -> Path:
 
 @pytest.mark.parametrize("name", CAUSES)
 def test_a_seeded_fault_is_found_with_its_cause(tried: dict[str, Future[Tried]], name: str) -> None:
-    result = tried["faulty"].result()
-    cause, named = CAUSES[name]
+    image, cause, named = CAUSES[name]
+    result = tried[image].result()
     found = result.apps[name]
     assert (found["state"], found["cause"]) == ("failed", cause)
     assert named in found["message"]
@@ -245,7 +257,7 @@ def test_a_seeded_fault_is_found_with_its_cause(tried: dict[str, Future[Tried]],
 
 
 def test_of_two_apps_with_one_port_the_second_is_told(tried: dict[str, Future[Tried]]) -> None:
-    apps = tried["faulty"].result().apps
+    apps = tried["not_starting"].result().apps
     causes = {apps[name]["cause"] for name in ("port-one", "port-two")}
     assert causes == {None, "port-taken"}
     assert any("8080" in str(apps[name]["message"]) for name in ("port-one", "port-two"))
@@ -254,7 +266,7 @@ def test_of_two_apps_with_one_port_the_second_is_told(tried: dict[str, Future[Tr
 def test_a_good_app_runs_among_the_faulty_and_the_exit_status_is_the_agents(
     tried: dict[str, Future[Tried]],
 ) -> None:
-    result = tried["faulty"].result()
+    result = tried["not_starting"].result()
     assert result.ended.status == result.record["exit_status"] == 3
     assert "exit status 3: some of the wanted apps run" in result.ended.stdout
     (good,) = (name for name, each in result.apps.items() if each["state"] == "running")
@@ -287,7 +299,7 @@ def test_a_registered_device_skips_the_agent_at_its_second_boot(
 
 
 def test_record_timeline_and_logs_are_written(tried: dict[str, Future[Tried]]) -> None:
-    files = tried["faulty"].result().files
+    files = tried["not_running"].result().files
     timeline = json.loads((files / "timeline.json").read_text())
     assert timeline["unknown"] is None
     assert {"kernel", "system", "apps"} <= {phase["name"] for phase in timeline["phases"]}

@@ -23,7 +23,7 @@ NO_END, NO_RUN = 4, 5
 _LOOK_SECONDS = 0.2
 _SHUTDOWN_SECONDS = 90.0
 _RESULTS_BYTES = 64 << 20  # sparse
-_TAIL = 8  # lines of the console that an error shows
+_TAIL = 25  # lines of the console that an error shows
 _SPOKEN = re.compile(rf"(\[ *\d+\.\d+\]) {AGENT}\[\d+\]: (.*)")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()].|[\r\x00]")
 
@@ -101,8 +101,8 @@ def boot(
             machine.wait()
         else:
             trouble = _followed(machine, work / CONSOLE, patience)
-        if machine.complaints and not (work / CONSOLE).exists() and not terminal:
-            raise PreloadError(f"QEMU did not start: {machine.complaints}", "correct what it names")
+        if machine.has_failed:
+            raise PreloadError(f"QEMU gave up: {machine.complaints}", "correct what it names")
     FileSystem(results).replay_journal()
     FileSystem(results).dump("/", files)
     with contextlib.suppress(OSError):

@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -20,16 +21,6 @@ from typing import Any, Self
 from ..errors import PreloadError
 from ..image import tool
 
-_BOARDS = {
-    # An old processor, which has less to be emulated: `max` takes a twelfth longer to boot. 16-byte
-    # compare-and-swap is broken in QEMU 7.2's emulation: guests panic at random.
-    "amd64": ("qemu-system-x86_64", "pc", "Nehalem,-cx16", "ttyS0", "ovmf", "ovmf/OVMF.fd"),
-    "arm64": (
-        *("qemu-system-aarch64", "virt", "cortex-a57", "ttyAMA0"),
-        *("qemu-efi-aarch64", "qemu-efi-aarch64/QEMU_EFI.fd"),
-    ),
-}
-_SHARED = Path("/usr/share")
 _MONITOR = "qmp.sock"
 _LOG = "qemu.log"
 CONSOLE = "console.log"
@@ -45,32 +36,55 @@ class EmulatorError(Exception):
 
 @dataclass(frozen=True)
 class Board:
-    """What stands in for a device. `emulated` is by CPU `processor`; else the host's runs it."""
+    """What stands in for a device."""
 
     program: str
+    """QEMU for its architecture."""
     machine: str
     processor: str
+    """QEMU's name of the one that is emulated where KVM does not work."""
     console: str
-    """The name of its serial port as Linux has it."""
+    """Linux's name of its serial port."""
     firmware: Path
     """UEFI for it."""
     firmware_package: str
 
     @classmethod
-    def of(cls, architecture: str) -> Self:
+    def of(cls, architecture: str) -> "Board":
         """Return the board for an architecture as Go names it; raises `PreloadError`."""
         if architecture not in _BOARDS:
             raise PreloadError(
                 f"the image is for {architecture}, which cannot be tried",
                 f"try an image for {' or '.join(_BOARDS)}, or boot this one on its device",
             )
-        program, machine, processor, console, package, firmware = _BOARDS[architecture]
-        return cls(program, machine, processor, console, _SHARED / firmware, package)
+        return _BOARDS[architecture]
 
     @property
     def is_emulated(self) -> bool:
-        """Tell whether the host's processor cannot run it."""
+        """Tell whether its processor is emulated, which is slow."""
         return not _accelerates(self.program, self.machine)
+
+
+_BOARDS = {
+    "amd64": Board(
+        program="qemu-system-x86_64",
+        machine="pc",
+        # An old one, which has less to be emulated: `max` takes a twelfth longer to boot. 16-byte
+        # compare-and-swap is broken in QEMU 7.2's emulation: guests panic at random.
+        processor="Nehalem,-cx16",
+        console="ttyS0",
+        firmware=Path("/usr/share/ovmf/OVMF.fd"),
+        firmware_package="ovmf",
+    ),
+    "arm64": Board(
+        program="qemu-system-aarch64",
+        machine="virt",
+        processor="cortex-a57",
+        console="ttyAMA0",
+        firmware=Path("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"),
+        firmware_package="qemu-efi-aarch64",
+    ),
+}
 
 
 @functools.cache
@@ -161,7 +175,6 @@ class Emulator:
     ) -> None:
         self._folder = folder
         self._terminal = terminal
-        self._monitor: socket.socket | None = None
         if board.is_emulated:
             accelerator = ["-accel", "tcg,thread=multi", "-cpu", board.processor]
         else:
@@ -205,6 +218,11 @@ class Emulator:
     def has_ended(self) -> bool:
         """Tell whether the machine is off."""
         return self._process.poll() is not None
+
+    @property
+    def has_failed(self) -> bool:
+        """Tell whether QEMU gave up, see `complaints`."""
+        return self._process.poll() not in (None, 0, -signal.SIGKILL)
 
     @property
     def complaints(self) -> str:
