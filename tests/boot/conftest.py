@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -79,19 +79,35 @@ def _offline_docker(packages: Path, tree: Path) -> dict[str, str]:
     return {f"/{path.relative_to(tree)}": path.read_text() for path in files}
 
 
-def _outcome(name: str, params: Iterable[object] | None = None) -> Any:
-    """Make the fixture ``name``: what this scenario comes to, or each of its ``params`` does."""
+def _result(scenario: str) -> Any:
+    """Return the fixture that gives a test the result of a scenario, and is named like it."""
 
-    @pytest.fixture(scope="session", name=name, params=params)
-    def outcome(request: pytest.FixtureRequest, boots: dict[str, Future[Any]]) -> Any:
-        return boots[f"{name} {request.param}" if params else name].result()
+    @pytest.fixture(scope="session", name=scenario)
+    def result(boots: dict[str, Future[Any]]) -> Any:
+        return boots[scenario].result()
 
-    return outcome
+    return result
 
 
-globals().update({name: _outcome(name) for name in (*SCENARIOS, "offline_docker")})
-power_cut = _outcome("power_cut", range(POWER_CUTS))
-suite = _outcome("suite", SUITES)
+def _results(scenario: str, keys: Sequence[object]) -> Any:
+    """Return the same for a scenario with variants: a test runs once for each of them."""
+
+    @pytest.fixture(scope="session", name=scenario, params=keys)
+    def result(request: pytest.FixtureRequest, boots: dict[str, Future[Any]]) -> Any:
+        return boots[f"{scenario} {request.param}"].result()
+
+    return result
+
+
+life = _result("life")
+by_hand = _result("by_hand")
+empty_shortlist = _result("empty_shortlist")
+trouble = _result("trouble")
+no_dockerd = _result("no_dockerd")
+wait_online = _result("wait_online")
+offline_docker = _result("offline_docker")
+power_cut = _results("power_cut", range(POWER_CUTS))
+suite = _results("suite", SUITES)
 
 
 @pytest.hookimpl(wrapper=True)

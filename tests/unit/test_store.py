@@ -24,7 +24,20 @@ from compose_apps_early_start.store import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from stores import DOCKER, OCI, Builder, MadeApp, MadeImage, composectls, member, sha256, tar
+from stores import (
+    DOCKER,
+    OCI,
+    Builder,
+    MadeApp,
+    MadeImage,
+    composectls,
+    flip,
+    member,
+    remove,
+    sha256,
+    tar,
+    truncate,
+)
 
 COMPOSE_FILE = b"services: {}\n"
 ROOT_FS = tar([member("bin/busybox", b"program", mode=0o755)])
@@ -340,20 +353,6 @@ def built(tmp_path: Path) -> Built:
 
 
 ROLES = ("app manifest", "bundle", "bundle index", "image index", "manifest", "config", "layer")
-
-
-def remove(blob: Path) -> None:
-    blob.unlink()
-
-
-def truncate(blob: Path) -> None:
-    blob.write_bytes(blob.read_bytes()[:-1])
-
-
-def flip(blob: Path) -> None:
-    data = bytearray(blob.read_bytes())
-    data[len(data) // 2] ^= 1
-    blob.write_bytes(data)
 
 
 def empty(blob: Path) -> None:
