@@ -215,9 +215,12 @@ def test_another_architecture_and_the_devices_own_settings(
         device_image.put(source, 0, tmp_path / "file", f"{deployed}/{path}")
     made = tmp_path / "out.ext4"
     preload_well("image", source, *apps, "--arch", "arm64", "--create", "-o", made)
-    var = dump(made, 0, "/ostree/deploy/lmp/var/lib/docker/containers", tmp_path / "found")
+    docker = dump(made, 0, "/ostree/deploy/lmp/var/lib/docker", tmp_path / "found")
+    networks = (docker / "network/files/local-kv.db").read_bytes()
+    assert b"10.77.1.0/24" in networks  # the first is docker0's
+    assert b"10.77.2.0/24" in networks
     found = {}
-    for file in var.glob("*/config.v2.json"):
+    for file in docker.glob("containers/*/config.v2.json"):
         config = json.loads(file.read_bytes())
         host = json.loads(file.with_name("hostconfig.json").read_bytes())
         found[config["Name"]] = config, host

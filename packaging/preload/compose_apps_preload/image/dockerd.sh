@@ -54,7 +54,9 @@ own /etc
 own /var
 own /var/lib
 mount --bind /run/hosts /etc/hosts
-mkdir -p /var/lib/docker /var/sota
+mkdir -p /etc/docker /var/lib/docker /var/sota
+# docker 20.10 puts a key there.
+mount -t tmpfs -o nosuid,nodev,mode=0755 tmpfs /etc/docker
 mount --bind /run/data /var/lib/docker
 mount -t tmpfs -o nosuid,nodev,mode=0700 tmpfs /var/sota
 mkdir /var/sota/compose-apps
