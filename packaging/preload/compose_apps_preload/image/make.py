@@ -91,8 +91,8 @@ def add_command(commands: command.Subparsers) -> None:
     add(
         "--app-type",
         choices=("restorable", "compose"),
-        help="restorable writes the store from which the device can restore apps, compose does "
-        "not (default: restorable)",
+        help="restorable includes the store from which the device can restore apps, compose "
+        "leaves it out (default: restorable)",
     )
     add(
         "--no-docker-store",
