@@ -1,7 +1,6 @@
 """One boot of the copy of an image: what is seen on its console, and what it leaves behind."""
 
 import contextlib
-import json
 import re
 import sys
 import time
@@ -54,10 +53,9 @@ class Seen:
     @property
     def exit_status(self) -> int:
         """The agent's, or `NO_END`, or `NO_RUN`."""
-        told = self.text("exit-status")
-        if told:
-            return int(told)
-        return NO_END if self.trouble else NO_RUN
+        if self.trouble:
+            return NO_END
+        return int(self.text("exit-status") or NO_RUN)
 
     def text(self, name: str) -> str:
         """Return what is in one of the files, "" if it is not there."""
@@ -127,14 +125,12 @@ def _results_disk(work: Path) -> Path:
 
 
 def _save(partition: Partition, layout: Layout, files: Path) -> None:
-    """Take the record out of the image itself, where it is even after a power cut."""
+    """Take the record of the last run that ended out of the image, for it is safe there."""
     system = FileSystem(partition.file, partition.start)
     system.replay_journal()
     record = system.read(f"{layout.var}/lib/{AGENT}/last-run.json")
     if record is not None:
-        (files / "record.json").write_bytes(record)
-        with contextlib.suppress(ValueError, LookupError, TypeError):
-            (files / "exit-status").write_text(f"{int(json.loads(record)['exit_status'])}\n")
+        (files / "last-run.json").write_bytes(record)
 
 
 def _followed(machine: Emulator, console: Path, patience: Patience) -> str | None:

@@ -236,13 +236,13 @@ def _tell(seen: Seen) -> None:
     if seen.trouble:
         print(f"\nThe boot did not come to its end: {seen.trouble}. The last that was seen:")
         print(seen.last_lines)
-    if seen.has_agent:
+    elif seen.has_agent:
         print(f"\n{seen.text('status.txt') or seen.text('errors.txt')}")
-        print(f"\nexit status {seen.exit_status}: {_MEANINGS.get(seen.exit_status, 'unknown')}")
-    elif not seen.trouble:
+    else:
         print(
             f"\nThe image has no {observer.AGENT}. Its containers, when the boot was through:\n\n"
             f"{seen.text('containers.txt') or 'none, or docker does not answer'}\n\n"
             "Whether they are well, which apps should run, and why one does not: only the agent "
             "tells that.\nNext: put it into the image, see docs/integration.md"
         )
+    print(f"\nexit status {seen.exit_status}: {_MEANINGS.get(seen.exit_status, 'unknown')}")
