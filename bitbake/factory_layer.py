@@ -1,10 +1,10 @@
-"""factory_layer.py install|check LAYER: the recipe in a factory's meta-subscriber-overrides.
+"""factory_layer.py install|check LAYER: the recipe in a Factory's meta-subscriber-overrides.
 
-`install` copies the recipe and its source archive to where BitBake looks, and adds the package to
-the factory's image. `check` says whether BitBake would build this recipe: if it finds none, it
-builds meta-lmp's script, which has the same name, and does not say so.
+`install` copies the recipe and its source archive to a folder where BitBake finds them, and adds
+the package to the Factory's image. `check` says whether BitBake would build this recipe. If BitBake
+does not find it, it silently builds meta-lmp's script, which has the same name.
 
-Needs nothing but Python 3.8, which LmP's build containers have.
+It needs only Python 3.8, which LmP's build containers have.
 """
 
 import re
@@ -23,14 +23,14 @@ META_LMP_PRIORITY = 9
 
 
 class LayerError(Exception):
-    """Why nothing was copied; tells what to do."""
+    """The reason why nothing was copied, and what to do."""
 
 
 class FactoryLayer:
-    """A factory's layer, as far as BitBake reads it."""
+    """The parts of a Factory's layer that BitBake reads."""
 
     def __init__(self, folder: Path) -> None:
-        """Raise `LayerError` if ``folder`` is no factory's layer."""
+        """Raise `LayerError` if ``folder`` is not a Factory's layer."""
         self.folder = folder
         self.image = folder / IMAGE
         if not folder.is_dir():
@@ -59,12 +59,12 @@ class FactoryLayer:
         return sorted(file for file in found if _is_recipe(file))
 
     def astray(self) -> List[Path]:
-        """Return every recipe of this name that lies where BitBake does not look."""
+        """Return every recipe of this name in a folder that BitBake does not read."""
         files = (file for file in self.folder.rglob(f"{NAME}*.bb") if _is_recipe(file))
         return sorted(set(files) - set(self.recipes()))
 
     def priorities(self) -> List[int]:
-        """Return what the layer says of its priority."""
+        """Return the layer's settings for its priority."""
         return [
             int(value)
             for variable, value in self._configuration
@@ -72,11 +72,11 @@ class FactoryLayer:
         ]
 
     def installs(self) -> bool:
-        """Tell whether the image's recipe lists the package."""
+        """Whether the image's recipe adds the package."""
         return any(":remove" not in variable for variable in self._lists())
 
     def removes(self) -> bool:
-        """Tell whether the image's recipe takes the package away."""
+        """Whether the image's recipe removes the package."""
         return any(variable.endswith(":remove") for variable in self._lists())
 
     def _lists(self) -> List[str]:
@@ -93,7 +93,7 @@ def _is_recipe(file: Path) -> bool:
 
 
 def _assignments(text: str) -> Iterator[Tuple[str, str]]:
-    """Yield variable and value of each assignment of a BitBake file, as written."""
+    """Yield the variable and the value of each assignment in a BitBake file, as written."""
     joined = re.sub(r"\\\n", " ", re.sub(r"^\s*#.*\n", "", text, flags=re.MULTILINE))
     assignment = r"""^\s*([A-Z][\w:${}.-]*)\s*(?:\?\?|[?+.:])?=[+.]?\s*(["'])(.*)\2\s*$"""
     for variable, _, value in re.findall(assignment, joined, re.MULTILINE):
@@ -103,7 +103,7 @@ def _assignments(text: str) -> Iterator[Tuple[str, str]]:
 def install(layer: FactoryLayer) -> None:
     """Copy the recipe and its archive, and add the package to the image.
 
-    Raises `LayerError`, with nothing changed, if that would lose something or be of no use.
+    Raises `LayerError`, and changes nothing, if this would lose something or be useless.
     """
     target = layer.folder / "recipes-support" / NAME
     copies: Dict[Path, bytes] = {
@@ -147,7 +147,7 @@ def _is_committed(file: Path) -> bool:
 
 
 def problems(layer: FactoryLayer) -> Iterator[str]:
-    """Yield why BitBake would not build this recipe, or not put it into the image."""
+    """Yield the reasons why BitBake would not build this recipe or not add it to the image."""
     wanted = f"{NAME}_{version()}.bb"
     source = f"{NAME}-{version()}.tar.gz"
     found = layer.recipes()
@@ -157,7 +157,7 @@ def problems(layer: FactoryLayer) -> Iterator[str]:
         yield f"{file} is not where BitBake looks: move it to recipes-support/{NAME}/"
     for file in found:
         sources = [file.parent / folder / source for folder in (NAME, "files")]
-        # A .bbappend may take the source from elsewhere.
+        # A .bbappend may use another source.
         sources += file.parent.glob(f"{NAME}_*.bbappend")
         if file.name != wanted:
             yield f"{file} is another recipe of this name, and could be built instead: remove it"

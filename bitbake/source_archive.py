@@ -1,7 +1,7 @@
-"""source_archive.py FOLDER: puts the archive that the recipe builds from into FOLDER.
+"""source_archive.py FOLDER: writes the source archive of the recipe into FOLDER.
 
-Prints its path. Needs nothing but Python 3.8, which LmP's build containers have. One Python makes
-the same bytes of the same tree, so BitBake builds anew only what has changed.
+It prints the path of the archive, and needs only Python 3.8, which LmP's build containers have. The
+same Python makes the same archive from the same tree, so BitBake rebuilds it only after changes.
 """
 
 import gzip
@@ -21,25 +21,28 @@ CONTENT = (
     "pyproject.toml",
     PACKAGE + "/*.py",
     PACKAGE + "/*.schema.json",
+    PACKAGE + "/py.typed",
+    "completions/compose-apps-early-start",
     "docs/compose-apps-early-start.8",
+    "examples/*",
     "fioconfig/*",
     "systemd/*",
     "tests/ptest/*",
 )
-"""What the recipe builds and installs."""
+"""The files that the recipe builds and installs."""
 
 EPOCH = 1767225600
-"""2026-01-01: any fixed time will do that is not so old that archives refuse it."""
+"""2026-01-01. Any fixed time works that is not too old for archives."""
 
 
 def version() -> str:
-    """Return the agent's version, which the recipe has in its file name."""
+    """Return the agent's version, which is in the recipe's file name."""
     text = (CHECKOUT / PACKAGE / "__init__.py").read_text()
     return re.findall('^__version__ = "(.+)"$', text, re.MULTILINE)[0]
 
 
 def archive() -> Tuple[str, bytes]:
-    """Return the archive of what this tree holds: its name, and its bytes."""
+    """Return the name and the content of the archive for this tree."""
     top = f"{NAME}-{version()}"  # BitBake's ${BP}
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.USTAR_FORMAT) as tar:

@@ -228,3 +228,20 @@ def composectls(folder: Path) -> Path:
 
 def _hex(descriptor: Mapping[str, Any]) -> str:
     return str(descriptor["digest"]).removeprefix("sha256:")
+
+
+def remove(blob: Path) -> None:
+    """Damages a blob: it is missing."""
+    blob.unlink()
+
+
+def truncate(blob: Path) -> None:
+    """Damages a blob: its last byte is missing."""
+    blob.write_bytes(blob.read_bytes()[:-1])
+
+
+def flip(blob: Path) -> None:
+    """Damages a blob: one bit is wrong."""
+    data = bytearray(blob.read_bytes())
+    data[len(data) // 2] ^= 1
+    blob.write_bytes(data)

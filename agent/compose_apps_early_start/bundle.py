@@ -1,8 +1,8 @@
-"""Putting an app's folder back from its bundle: what is damaged or missing, and nothing else.
+"""Restoring an app's folder from its bundle: damaged and missing files, and nothing else.
 
-A folder that is missing is made whole outside of compose-apps and comes into its place in one step.
-In one that is there each damaged or missing file is replaced by itself: the folder and whatever
-else lies in it, or is mounted there, stays as it is, and so do owner and mode of a file.
+A missing folder is created outside of compose-apps and renamed into its place in one step. In an
+existing folder, each damaged or missing file is replaced on its own. The folder, everything else
+in it, and mounts in it stay as they are. A file keeps its owner and mode.
 """
 
 import contextlib
@@ -23,30 +23,30 @@ from . import plainfile
 from .progress import Meter
 from .store import BlobMissingError, Manifest, Store, StoreError, Version
 
-MOST_BYTES = 256 << 20
-"""Of all files of a bundle together; apps hold compose files and configuration, not data."""
+MAX_BYTES = 256 << 20
+"""The maximum size of a bundle's files. Apps have compose files and configuration, not data."""
 
-MOST_MEMBERS = 20_000
-"""Each costs a kilobyte of memory while the bundle is open."""
+MAX_MEMBERS = 20_000
+"""The maximum number of members. Each one takes a kilobyte of memory while the bundle is open."""
 
-MOST_HEADER_BYTES = 1 << 20
-"""Of one member's header, extended ones included, which tarfile holds in memory."""
+MAX_HEADER_BYTES = 1 << 20
+"""The maximum size of a member's headers, which tarfile holds in memory."""
 
-MOST_COMPOSE_FILE_BYTES = 4 << 20
+MAX_COMPOSE_FILE_BYTES = 4 << 20
 
 BESIDE = ".compose-apps-early-start"
-"""The name of a file that is written beside the one which it replaces."""
+"""The temporary name of a file that is written beside the file that it replaces."""
 
 
 class SpaceError(Exception):
-    """The disk has too little space, or too few inodes, for what is to be put back."""
+    """The disk has too little space, or too few inodes, for the files to restore."""
 
 
 def index(store: Store, version: Version, manifest: Manifest) -> Mapping[str, str]:
     """Return the sha256 in hex of every file of the app; raises `StoreError`.
 
-    An app published long ago has no index, and an old store may lack it: then the bundle itself
-    tells, which the manifest verifies.
+    An app that was published long ago has no index, and an old store may lack it. The index is
+    then made from the bundle, which the manifest verifies.
     """
     hashes = _index(store, version, manifest)
     for name in hashes:
@@ -69,18 +69,18 @@ def _index(store: Store, version: Version, manifest: Manifest) -> Mapping[str, s
 
 
 def compose_file(store: Store, version: Version, manifest: Manifest, name: str) -> bytes:
-    """Return the file `name` out of the verified bundle; raises `StoreError`."""
+    """Return the file `name` from the verified bundle; raises `StoreError`."""
     with _opened(store, version, manifest) as bundle:
         for member in bundle.members():
             if member.isreg() and str(PurePosixPath(member.name)) == name:
-                if member.size > MOST_COMPOSE_FILE_BYTES:
+                if member.size > MAX_COMPOSE_FILE_BYTES:
                     raise StoreError(f"{bundle.what}: {name} in it has {member.size} bytes")
                 return bundle.content(member).read()
         raise StoreError(f"{bundle.what}: there is no {name} in it")
 
 
 def differences(folder: Path, hashes: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the files of `hashes` that are missing or other in `folder`; empty: it is intact."""
+    """Return the files of `hashes` that are missing or differ in `folder`."""
     return tuple(name for name, sha256 in hashes.items() if not _is(folder / name, sha256))
 
 
@@ -90,17 +90,17 @@ def restore(
     hashes: Mapping[str, str],
     folder: Path,
     staging: Path,
-    tell: Callable[[str], None] = lambda text: None,
+    on_progress: Callable[[str], None] = lambda text: None,
 ) -> tuple[str, ...]:
-    """Put back what is damaged or missing in `folder`; return which files of `hashes` that was.
+    """Restore damaged and missing files in `folder`; return which files of `hashes` these were.
 
-    `staging` is a scratch folder on the same file system; what a killed run left there is removed.
-    `tell` hears now and then how far it is. Raises `StoreError`, or `SpaceError`, or OSError. A
-    folder that is missing is still missing then, unless its place is on another file system; in one
-    that is there each file is the old or the new one.
+    `staging` is a scratch folder on the same file system; leftovers of a killed run are removed.
+    `tell` is called with the progress now and then. Raises `StoreError`, `SpaceError` or OSError. A
+    missing folder is then still missing, unless its place is on another file system. In an existing
+    folder, each file is then the old or the new one.
     """
     if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
-        # It is somebody's, and would be lost.
+        # It may be somebody's data, which would be lost.
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
     manifest = store.manifest(version)
     damaged = differences(folder, hashes)
@@ -111,11 +111,11 @@ def restore(
         try:
             new = staging / "new"
             intact = hashes.keys() - set(damaged)
-            _unpack(store, version, manifest, new, intact, tell)
+            _unpack(store, version, manifest, new, intact, on_progress)
             other = differences(new, {name: hashes[name] for name in damaged})
             if other:
                 raise StoreError(f"{_what(version)}: {other[0]} is not in it as its index says")
-            if folder.exists() or not _came_into_place(new, folder):
+            if folder.exists() or not _renamed(new, folder):
                 _repair(new, folder, damaged, intact)
         finally:
             clean(staging)
@@ -127,7 +127,7 @@ def restore(
 
 
 def clean(staging: Path) -> None:
-    """Remove what a run has left in `staging`, or a killed one; raises OSError."""
+    """Remove everything that a run has left in `staging`; raises OSError."""
     if staging.is_symlink() or (staging.exists() and not staging.is_dir()):
         raise NotADirectoryError(
             errno.ENOTDIR, "in the place of the agent's scratch folder; remove it", str(staging)
@@ -149,12 +149,12 @@ class _Stream:
     def __init__(self, stream: BufferedReader | gzip.GzipFile, what: str) -> None:
         self._stream = stream
         self._what = what
-        self.left = MOST_HEADER_BYTES
+        self.left = MAX_HEADER_BYTES
 
     def read(self, size: int) -> bytes:
         if size > self.left:
             raise StoreError(
-                f"{self._what}: a header in it is larger than {MOST_HEADER_BYTES} bytes"
+                f"{self._what}: a header in it is larger than {MAX_HEADER_BYTES} bytes"
             )
         data = self._stream.read(size)
         self.left -= len(data)
@@ -176,10 +176,10 @@ class _Bundle:
         self._archive = archive
 
     def members(self) -> Iterator[tarfile.TarInfo]:
-        """Yield the members; raises `StoreError` for one that no bundle needs, unread."""
+        """Yield the members; raises `StoreError` for suspicious ones without reading them."""
         total = count = 0
         while True:
-            self._stream.left = MOST_HEADER_BYTES
+            self._stream.left = MAX_HEADER_BYTES
             member = self._archive.next()
             if member is None:
                 return
@@ -189,23 +189,23 @@ class _Bundle:
                 raise StoreError(f"{self.what}: {member.name!r} has {member.size} bytes")
             total += member.size
             count += 1
-            if total > MOST_BYTES:
-                raise StoreError(f"{self.what}: unpacked it has more than {MOST_BYTES >> 20} MiB")
-            if count > MOST_MEMBERS:
-                raise StoreError(f"{self.what}: it has more than {MOST_MEMBERS} files")
+            if total > MAX_BYTES:
+                raise StoreError(f"{self.what}: unpacked it has more than {MAX_BYTES >> 20} MiB")
+            if count > MAX_MEMBERS:
+                raise StoreError(f"{self.what}: it has more than {MAX_MEMBERS} files")
             self._stream.left = member.size
             yield member
 
     def content(self, member: tarfile.TarInfo) -> BufferedReader:
-        """Open a plain file among the members."""
+        """Open a member that is a regular file."""
         return cast(BufferedReader, self._archive.extractfile(member))
 
 
 @contextlib.contextmanager
 def _opened(store: Store, version: Version, manifest: Manifest) -> Iterator[_Bundle]:
     what = _what(version)
-    most = min(manifest.bundle.size, MOST_BYTES)
-    file = store.verified(manifest.bundle.sha256, version, what, most)
+    limit = min(manifest.bundle.size, MAX_BYTES)
+    file = store.verified(manifest.bundle.sha256, version, what, limit)
     try:
         with plainfile.opened(file) as packed:
             is_packed = packed.read(2) == b"\x1f\x8b"
@@ -215,7 +215,7 @@ def _opened(store: Store, version: Version, manifest: Manifest) -> Iterator[_Bun
                 yield _Bundle(archive, stream, what)
     except (
         *(tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError),
-        # What tarfile lets through for headers that are made to hurt.
+        # tarfile raises these for malicious headers.
         *(ValueError, OverflowError, RecursionError),
     ) as error:
         raise StoreError(f"{what}: {file.name} is no tar archive: {error}") from error
@@ -226,7 +226,7 @@ def _is(file: Path, sha256: str) -> bool:
         if file.is_symlink():
             return False
         with plainfile.opened(file) as stream:
-            if os.fstat(stream.fileno()).st_size > MOST_BYTES:  # no bundle's file
+            if os.fstat(stream.fileno()).st_size > MAX_BYTES:  # no bundle's file
                 return False
             return hashlib.file_digest(stream, "sha256").hexdigest() == sha256
     except (OSError, ValueError):
@@ -239,9 +239,9 @@ def _unpack(
     manifest: Manifest,
     new: Path,
     intact: Collection[str],
-    tell: Callable[[str], None],
+    on_progress: Callable[[str], None],
 ) -> None:
-    """Make the folder `new` of the bundle; of the files in `intact` only the names."""
+    """Unpack the bundle into the folder `new`; files in `intact` become empty files."""
     with _opened(store, version, manifest) as bundle:
         needed = [
             0 if str(PurePosixPath(member.name)) in intact else member.size
@@ -249,7 +249,7 @@ def _unpack(
         ]
     _check_space(needed, new.parent)
     _make_folder(new)
-    meter = Meter(sum(needed), tell)
+    meter = Meter(sum(needed), on_progress)
     with _opened(store, version, manifest) as bundle:
         for member, size in zip(bundle.members(), needed, strict=True):
             _extract(bundle, member, new, intact)
@@ -273,7 +273,7 @@ def _check_space(sizes: list[int], folder: Path) -> None:
 
 
 def _no_space(place: Path, error: OSError) -> str:
-    """Say what the file system of `place` lacks."""
+    """Return an error that names what the file system of `place` lacks."""
     with contextlib.suppress(OSError):
         found = os.statvfs(next(each for each in (place, *place.parents) if each.exists()))
         if found.f_files and not found.f_favail:
@@ -284,7 +284,7 @@ def _no_space(place: Path, error: OSError) -> str:
 def _extract(bundle: _Bundle, member: tarfile.TarInfo, new: Path, intact: Collection[str]) -> None:
     """Extract one member below `new`, and never anywhere else; raises `StoreError`.
 
-    Owner is who extracts, that is root, as it is when composectl does it.
+    The files belong to the extracting user, which is root, as with composectl.
     """
     what = bundle.what
     name = PurePosixPath(member.name)
@@ -314,7 +314,7 @@ def _extract(bundle: _Bundle, member: tarfile.TarInfo, new: Path, intact: Collec
 
 
 def _mode(mode: int) -> int:
-    # No program of an app's folder runs on the host: no set-user-id, no set-group-id.
+    # Programs in an app's folder do not run on the host, so they need no set-id bits.
     return mode & 0o1777
 
 
@@ -325,7 +325,7 @@ def _make_folder(path: Path) -> None:
 
 
 def _check_links(new: Path, what: str) -> None:
-    """Raise `StoreError` for a link that leads out of `new`, by way of others perhaps."""
+    """Raise `StoreError` for a link that leads out of `new`, even by way of other links."""
     top = os.path.realpath(new)
     for folder, folders, files in os.walk(new):
         for path in (Path(folder, name) for name in (*folders, *files)):
@@ -337,10 +337,10 @@ def _check_links(new: Path, what: str) -> None:
                 raise StoreError(f"{what}: {name!r} is a link that leads out of the app's folder")
 
 
-def _came_into_place(new: Path, folder: Path) -> bool:
+def _renamed(new: Path, folder: Path) -> bool:
     """Rename the whole folder; False if its place is on another file system.
 
-    There is an empty folder then, to be filled file by file.
+    There is an empty folder then, which has to be filled file by file.
     """
     _sync(new)
     try:
@@ -373,10 +373,10 @@ def _sync_one(path: Path) -> None:
 
 
 def _repair(new: Path, folder: Path, damaged: Collection[str], intact: Collection[str]) -> None:
-    """Move from `new` into `folder` the files in `damaged`, and whatever is not there at all.
+    """Move the files in `damaged`, and everything that is missing, from `new` into `folder`.
 
-    Those in `intact` are empty in `new`: even if one is gone by now it is not for this run.
-    Containers may write in the folder meanwhile: no link in it is followed.
+    Files in `intact` are empty in `new`, so they are not moved even if they have disappeared
+    meanwhile. Containers may write to the folder at the same time, so no link in it is followed.
     """
     for parent, folders, files in os.walk(new):
         inside = Path(parent).relative_to(new)
@@ -413,16 +413,16 @@ def _open_inside(folder: Path, inside: Path) -> int:
 
 
 def _put(source: Path, place: int, *, replacing: bool) -> bool:
-    """Put `source` under its name into the folder open as `place`; tell whether that was needed.
+    """Put `source` under its name into the folder open as `place`; return whether it was needed.
 
-    What is there already stays, unless it is a file and `replacing`.
+    Anything that exists already stays, unless it is a file and `replacing` is true.
     """
     name = source.name
     try:
         there = os.stat(name, dir_fd=place, follow_symlinks=False)
     except FileNotFoundError:
         there = None
-    # A link first: where it leads may be no possible path at all.
+    # Check for a link first, because its target may not be a possible path.
     if not source.is_symlink() and source.is_dir():
         if there is None:
             _make_like(source, place)
@@ -450,10 +450,10 @@ def _put(source: Path, place: int, *, replacing: bool) -> bool:
 
 
 def _rewrite(source: Path, place: int, there: os.stat_result) -> None:
-    """Write `source` over the damaged file of its name, which belongs to somebody else.
+    """Write `source` over the damaged file of the same name, which belongs to another user.
 
-    The unit has no capability to give a new file to its owner. Should the power fail meanwhile the
-    file is still a damaged one, and the next run comes here again.
+    The unit has no capability to change the owner of a new file. If the power fails meanwhile, the
+    file is still damaged, and the next run comes here again.
     """
     flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(source.name, flags, dir_fd=place)
@@ -477,7 +477,7 @@ def _make_like(source: Path, place: int) -> None:
 
 
 def _copy(source: Path, place: int) -> None:
-    """Put `source` there by writing it beside its place.
+    """Put `source` into its place by writing it beside it and renaming it.
 
     A run that is killed meanwhile leaves the damaged file, so the next one comes here again.
     """

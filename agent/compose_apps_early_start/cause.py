@@ -1,4 +1,4 @@
-"""Why an app does not run: each cause has a name, the next step, and says whether waiting helps."""
+"""The causes why an app does not run: their names, next steps, and whether waiting can help."""
 
 import traceback
 from dataclasses import dataclass, field
@@ -11,12 +11,12 @@ _FINAL, _PASSES = False, True
 class Cause(Enum):
     """The name of a cause, the next step for a person, and whether it can pass by waiting.
 
-    A final cause ends its app at once. Any other is waited for until the app's time is up, because
-    at a first boot most of them pass: a database makes its files, a device node appears, a port
-    becomes free.
+    A final cause fails its app at once. With any other cause, the run waits until the app's time is
+    up, because most of them pass at a first boot: a database creates its files, a device node
+    appears, a port becomes free.
     """
 
-    # What the files say, before any container is touched.
+    # Errors in the files, found before any container is touched.
     APP_FOLDER_INVALID = (
         "app-folder-invalid",
         "make it a real folder whose name has only a-z, 0-9, '-' and '_' and is no other app's",
@@ -52,7 +52,7 @@ class Cause(Enum):
         "remove or rename the other compose project of this name",
         _FINAL,
     )
-    # What the device lacks.
+    # Things that the device lacks.
     COMPOSE_NOT_FOUND = (
         "compose-not-found",
         "add docker-compose, version 2 or later, to the image",
@@ -136,7 +136,7 @@ class Cause(Enum):
         "create the volume with 'docker volume create', or start what creates it",
         _PASSES,
     )
-    # What stands in the way.
+    # Conflicts.
     PORT_TAKEN = (
         "port-taken",
         "change the port of this app, or that of the app or host service that uses it",
@@ -168,7 +168,7 @@ class Cause(Enum):
         "find out what removed dockerd's firewall rules; 'systemctl restart docker' restores them",
         _PASSES,
     )
-    # What the containers did.
+    # Failures of containers.
     START_FAILED = (
         "container-start-failed",
         "check the container's command, mounts and devices in docker-compose.yml",
@@ -201,7 +201,7 @@ class Cause(Enum):
         "find out what it waits for (often 'depends_on:'), or raise EARLY_START_APP_SECONDS",
         _PASSES,
     )
-    # What happened around it.
+    # Events outside of the app.
     ENGINE_UNAVAILABLE = (
         "engine-unavailable",
         "look at 'systemctl status docker'; on a slow board raise EARLY_START_ENGINE_SECONDS",
@@ -244,8 +244,8 @@ class Cause(Enum):
 class Failure:
     """One app's failure: its cause, and in one line what exactly happened.
 
-    `container` is the id of the container whose log may say more. `details` is all that compose
-    said, or the traceback of a defect of ours.
+    `container` is the id of the container whose log may say more. `details` is the whole output of
+    compose, or the traceback of a defect of the agent.
     """
 
     cause: Cause
@@ -255,7 +255,7 @@ class Failure:
 
     @classmethod
     def unexpected(cls, error: Exception) -> "Failure":
-        """Return the failure of an app at which the agent itself met `error`."""
+        """Return the failure of an app for which the agent itself raised `error`."""
         trace = error.__traceback__
         place = ""
         while trace is not None:

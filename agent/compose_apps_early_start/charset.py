@@ -1,7 +1,7 @@
-"""Keeps the detection of character sets out of requests: dockerd's answers are UTF-8.
+"""Keeping character set detection out of requests, because dockerd's answers are UTF-8.
 
-requests loads chardet with itself, which is a quarter of the time and of the memory that the docker
-SDK takes, and warns at every start if chardet is of a version that it does not know (LmP main).
+requests loads chardet, which takes a quarter of the docker SDK's time and memory. It also prints a
+warning at every start if it does not know the version of chardet (LmP main).
 """
 
 import contextlib
@@ -12,15 +12,14 @@ from types import ModuleType
 
 @contextlib.contextmanager
 def not_detected() -> Iterator[None]:
-    """While it lasts, what is imported finds a chardet that knows UTF-8 only.
+    """Give modules that are imported in this block a chardet that only knows UTF-8.
 
-    A module that is merely missing would not do: older releases of requests insist on one, newer
-    ones warn.
+    A missing module would not work: older releases of requests require one, newer ones warn.
     """
     chardet = ModuleType("chardet")
     chardet.__version__ = "5.2.0"  # type: ignore[attr-defined]
     chardet.detect = lambda _: {"encoding": "utf-8"}  # type: ignore[attr-defined]
-    # None: not importable. It is what requests takes beside chardet, or instead of it.
+    # None makes it impossible to import. requests uses it beside chardet, or instead of it.
     stand_ins: dict[str, ModuleType | None] = {"chardet": chardet, "charset_normalizer": None}
     before = {name: sys.modules[name] for name in stand_ins if name in sys.modules}
     sys.modules.update(stand_ins)  # type: ignore[arg-type]

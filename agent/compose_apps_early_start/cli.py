@@ -13,7 +13,14 @@ from typing import Any
 from . import __version__, evidence, present, preview, start, status
 from .errors import EarlyStartError
 from .report import silence
-from .settings import ENVIRONMENT_PREFIX, MOST, Settings, add_limit_options, add_root_option, load
+from .settings import (
+    ENVIRONMENT_PREFIX,
+    MAXIMUM,
+    Settings,
+    add_limit_options,
+    add_root_option,
+    load,
+)
 
 _DESCRIPTION = """\
 Start the Docker Compose apps that were preloaded into this device's image: offline, and before
@@ -45,23 +52,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         settings = load(vars(options), os.environ)
         result: int = options.execute(settings, options)
         sys.stdout.flush()
         return result
-    except BrokenPipeError:  # 'status | head' has read what it wanted
+    except BrokenPipeError:  # 'status | head' has read enough
         silence(sys.stdout)
         return 0
-    except KeyboardInterrupt:  # 'status --wait' was waited for long enough
+    except KeyboardInterrupt:  # somebody interrupts 'status --wait'
         return 128 + signal.SIGINT
     except EarlyStartError as error:
         print(f"compose-apps-early-start: {error}. Next: {error.hint}", file=sys.stderr)
         return error.exit_status
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line; the completion of shells is made from it."""
     parser = argparse.ArgumentParser(
         prog="compose-apps-early-start",
         description=_DESCRIPTION,
@@ -73,20 +81,20 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     begin = commands.add_parser("start", help="start the apps; the unit runs this at boot")
     show = commands.add_parser("plan", help="show which apps would be started, and how")
-    told = commands.add_parser("status", help="show what the current or the last run did")
+    status = commands.add_parser("status", help="show what the current or the last run did")
     drawn = commands.add_parser("timeline", help="show where the time to the apps went")
     for command, execute in (
         (begin, _start),
         (show, _plan),
-        (told, _status),
+        (status, _status),
         (drawn, _timeline),
     ):
         command.set_defaults(execute=execute)
         add_root_option(command)
     add_limit_options(begin)
-    for command in (show, told):
+    for command in (show, status):
         command.add_argument("--json", action="store_true", help="print JSON")
-    which = told.add_mutually_exclusive_group()
+    which = status.add_mutually_exclusive_group()
     which.add_argument(
         "--wait",
         nargs="?",
@@ -106,7 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     form = drawn.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print JSON")
-    form.add_argument("--svg", metavar="FILE", type=Path, help="draw it into FILE")
+    form.add_argument(
+        "--svg", metavar="FILE", type=Path, help="draw the timeline into FILE, as SVG"
+    )
     return parser
 
 
@@ -142,13 +152,13 @@ def _status(settings: Settings, options: argparse.Namespace) -> int:
 def _now(
     settings: Settings, options: argparse.Namespace, record: dict[str, Any]
 ) -> Mapping[str, str] | None:
-    # While a run goes on the device has better things to do, and who waited wants to know at once.
+    # A run in progress needs the device's time, and after --wait the answer must come at once.
     asks = options.run is None and options.wait is None and record["state"] != "running"
     return present.ask(settings, record) if asks else None
 
 
 def _timeline(settings: Settings, options: argparse.Namespace) -> int:
-    from . import drawing, timeline  # not for a start, at which every millisecond counts
+    from . import drawing, timeline  # not at a start, where every millisecond counts
 
     shown = timeline.read(settings)
     if options.svg is None:
@@ -169,8 +179,8 @@ def _print(options: argparse.Namespace, document: dict[str, Any], text: Callable
 
 
 def seconds(text: str) -> float:
-    """Read a number of seconds; argparse names this function in its message. Raises ValueError."""
+    """Parse a number of seconds; argparse shows this function's name. Raises ValueError."""
     number = float(text)
-    if not 0 <= number <= MOST:
+    if not 0 <= number <= MAXIMUM:
         raise ValueError
     return number

@@ -22,17 +22,18 @@ from .diagnosis import diagnose
 from .settings import Settings
 
 CONFIG_SECONDS = 30.0
-"""For `compose config`, which takes 0.1 s on a PC and some seconds on a slow board."""
+"""The time-out of `compose config`, which takes 0.1 s on a PC and some seconds on a slow board."""
 
 STOP_SECONDS = 5.0
-"""From SIGTERM to SIGKILL for a compose that is to end."""
+"""The time from SIGTERM to SIGKILL for a compose process, in seconds."""
 
-MOST_MEMORY = 512 << 20
-"""Bytes of data that one compose process may hold: it needs a tenth, and some bytes of aliases in a
-file that an app includes would have it take all that the device has."""
+MAX_MEMORY = 512 << 20
+"""The maximum memory for data of one compose process, in bytes.
 
-MOST_OUTPUT = 4 << 20
-"""Bytes of what compose printed that are read."""
+It normally needs a tenth, but a few aliases in an included file could make it use all memory."""
+
+MAX_OUTPUT = 4 << 20
+"""How many bytes of compose's output are read at most."""
 
 _PLUGIN_FOLDERS = (
     ".docker/cli-plugins",  # below root's home
@@ -41,7 +42,7 @@ _PLUGIN_FOLDERS = (
     "/usr/lib/docker/cli-plugins",
     "/usr/libexec/docker/cli-plugins",
 )
-"""Where the docker CLI looks for plugins, in its order."""
+"""The docker CLI's plugin folders, in its order."""
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -49,9 +50,9 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 def environment() -> dict[str, str]:
     """Return the environment that aktualizr-lite's unit gives compose, and nothing else.
 
-    Interpolation enters compose's hash of a service: with another environment aktualizr-lite's
-    own `up` would create the containers anew. Source: aktualizr-lite.service (`User=root` makes
-    systemd set HOME, LOGNAME, SHELL and USER).
+    Interpolated values are part of compose's hash of a service. With another environment,
+    aktualizr-lite's own `up` would recreate the containers. Source: aktualizr-lite.service
+    (`User=root` makes systemd set HOME, LOGNAME, SHELL and USER).
     """
     root = pwd.getpwuid(0)
     return {
@@ -79,18 +80,19 @@ class Compose:
         self._cancelled = False
 
     def read_ahead(self) -> None:
-        """Have the kernel read compose's program, 60 MB, from the disk; do not wait for it."""
+        """Make the kernel read the compose binary (60 MB) from the disk, without waiting."""
         if self.command is None:
             return
-        # That it cannot be read, the first call will tell.
+        # If it cannot be read, the first call reports it.
         with contextlib.suppress(OSError), Path(self.command[0]).open("rb") as program:
             os.posix_fadvise(program.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
     def up(self, folder: Path, deadline: float) -> Failure | None:
-        """Bring the app in `folder` up, without network; None if compose ended well.
+        """Bring up the app in `folder` without a network; return None on success.
 
-        `deadline` is a time of `time.monotonic()`. What compose started stays when time is up. A
-        failure that compose's words do not explain is the app's own if compose refuses its files.
+        `deadline` is a time of `time.monotonic()`. Containers that compose has started stay when
+        time is up. If compose's message is unknown, the app is at fault if compose refuses its
+        files.
         """
         failure = self._up(folder, deadline)
         if failure is None or failure.cause is not Cause.COMPOSE_FAILED:
@@ -99,23 +101,23 @@ class Compose:
         return refused if isinstance(refused, Failure) and refused != NOT_TRIED else failure
 
     def make_networks(self, folder: Path, deadline: float) -> Failure | None:
-        """Make what the app in `folder` lacks, its networks first of all; replace no container.
+        """Create the app's networks, and other things that are missing; replace no container.
 
-        Containers whose network is gone do not start by it.
+        This does not start containers whose network is gone.
         """
         return self._up(folder, deadline, "--no-recreate")
 
     def recreate(self, folder: Path, service: str, deadline: float) -> Failure | None:
-        """Make the containers of one service anew; what they wrote outside of volumes is lost."""
+        """Recreate the containers of one service. Data outside of volumes is lost."""
         return self._up(folder, deadline, "--no-deps", "--force-recreate", service)
 
     def _up(self, folder: Path, deadline: float, *more: str) -> Failure | None:
         # None of these flags enters the hash of a service. -y is never given: it deletes volumes.
-        # --remove-orphans is not either: aktualizr-lite gives it when the app is its own.
+        # Neither is --remove-orphans, which aktualizr-lite passes when it manages the app.
         return self._checked(["up", "-d", "--pull", "never", "--no-build", *more], folder, deadline)
 
     def config(self, folder: Path) -> Mapping[str, Any] | Failure:
-        """Return what compose makes of the app's files; needs no dockerd."""
+        """Return the output of `docker compose config` for the app; needs no dockerd."""
         if self.command is None:
             return _not_found()
         deadline = time.monotonic() + CONFIG_SECONDS
@@ -129,7 +131,7 @@ class Compose:
             return Failure(Cause.COMPOSE_FILE_INVALID, "'docker compose config' took too long")
         if status != 0:
             refused = diagnose(errors)
-            if refused.cause.passes:  # these are the words of a file all the same
+            if refused.cause.passes:  # the message is about a file in any case
                 refused = replace(refused, cause=Cause.COMPOSE_FILE_INVALID)
             return replace(refused, details=errors.strip())
         try:
@@ -141,7 +143,7 @@ class Compose:
         return document
 
     def cancel(self) -> None:
-        """End every compose that runs, and let none start; the containers are left alone."""
+        """End all running compose processes and start no more; containers are left as they are."""
         with self._lock:
             self._cancelled = True
             running = tuple(self._running)
@@ -176,7 +178,7 @@ class Compose:
             return Failure(Cause.NO_RESOURCES, f"compose cannot be started: {error.strerror}")
         if not folder.is_dir():
             return Failure(Cause.APP_FOLDER_INVALID, f"{folder} is gone")
-        # A plugin that a power cut left empty, or of another architecture.
+        # The plugin is empty after a power cut, or built for another architecture.
         return Failure(
             Cause.COMPOSE_NOT_FOUND, f"{self.command[0]} cannot be run: {error.strerror}"
         )
@@ -184,9 +186,9 @@ class Compose:
     def _run(
         self, arguments: list[str], folder: Path, deadline: float
     ) -> tuple[int | None, str, str]:
-        """Return exit status (None: time was up), output and errors."""
+        """Return the exit status (None after a time-out), the output and the errors."""
         assert self.command is not None
-        # Not pipes: their end comes only when every child of compose has closed them, too.
+        # Not pipes, which end only when every child of compose has closed them, too.
         with _memory_file("output") as output, _memory_file("errors") as errors:
             process = self._start([*self.command, *arguments], folder, output, errors)
             if process is None:
@@ -205,7 +207,7 @@ class Compose:
     def _start(
         self, argv: list[str], folder: Path, output: BinaryIO, errors: BinaryIO
     ) -> "subprocess.Popen[bytes] | None":
-        """Start compose in a process group of its own, unless the run was cancelled."""
+        """Start compose in its own process group, unless the run was cancelled."""
         with self._lock:
             if self._cancelled:
                 return None
@@ -219,16 +221,16 @@ class Compose:
                 start_new_session=True,
             )
             self._running.add(process)
-        # In the first moments of its life it has not read a file yet.
+        # At this moment it has not read a file yet.
         with contextlib.suppress(OSError):
-            resource.prlimit(process.pid, resource.RLIMIT_DATA, (MOST_MEMORY, MOST_MEMORY))
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (MAX_MEMORY, MAX_MEMORY))
         return process
 
 
 def _ends(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
-    """Wait up to `seconds` for the end of `process`, and tell whether it came.
+    """Wait up to `seconds` for the end of `process`; return whether it has ended.
 
-    `Popen.wait` with a limit looks twenty times a second, and learns of the end that much later.
+    `Popen.wait` with a time-out only polls twenty times a second.
     """
     descriptor = os.pidfd_open(process.pid)
     try:
@@ -244,13 +246,13 @@ def _memory_file(name: str) -> BinaryIO:
 
 
 def _text(file: BinaryIO) -> str:
-    """Return what was written to `file`; of much only the end, where the reason stands."""
-    file.seek(max(0, file.seek(0, os.SEEK_END) - MOST_OUTPUT))
+    """Return the text in `file`; if it is long, only the end, which has the reason."""
+    file.seek(max(0, file.seek(0, os.SEEK_END) - MAX_OUTPUT))
     return file.read().decode(errors="replace")
 
 
 def _find(settings: Settings) -> tuple[str, ...] | None:
-    """Return the words that run compose: the plugin itself, which saves two process starts."""
+    """Return the command for compose: the plugin itself, which saves two process starts."""
     for folder in _PLUGIN_FOLDERS:
         plugin = settings.root / Path(pwd.getpwuid(0).pw_dir, folder).relative_to("/")
         if os.access(plugin / "docker-compose", os.X_OK):
@@ -274,7 +276,7 @@ def _signal_group(process: "subprocess.Popen[bytes]", number: signal.Signals) ->
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         _signal_group(process, number)
-        # One that does not even die hangs in the kernel: it is left behind.
+        # A process that does not even die hangs in the kernel, and is left behind.
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_SECONDS)
             return

@@ -1,4 +1,4 @@
-"""What the engine holds, as plain data: decided upon without the docker SDK."""
+"""The engine's state as plain data, so that decisions do not need the docker SDK."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Listed:
-    """A container of some compose project, as far as its labels tell.
+    """A container of any compose project, as far as its labels describe it.
 
-    More is not asked about a container that may be somebody else's: dockerd cannot even inspect one
-    whose data is damaged.
+    Containers that may belong to somebody else are not inspected. dockerd cannot even inspect a
+    container with damaged data.
     """
 
     id: str
@@ -24,10 +24,11 @@ class Listed:
 class Container(Listed):
     """A container of an app. `state` is dockerd's word, or "unreadable" if it cannot be inspected.
 
-    `up_for` is for how many seconds its process has been running, None if it is not. `error` is
-    what dockerd said when it failed to start or to be inspected. `finished_at` is dockerd's text,
-    only good for telling whether it ended again. `networks` are the names and ids of the networks
-    that it is connected to, `network_mode` that of the one it was made for, or none, host and such.
+    `up_for` is for how many seconds its process has been running, or None if it is not running.
+    `error` is dockerd's message if the container could not be started or inspected. `finished_at`
+    is dockerd's text; it only shows whether the container ended again. `networks` are the names and
+    ids of its networks. `network_mode` is the name of the network it was created for, or `none`,
+    `host` and the like.
     """
 
     one_off: bool = False
@@ -47,12 +48,12 @@ class Container(Listed):
 
     @property
     def may_end(self) -> bool:
-        """Whether an exit status of 0 can be the end of a one-shot: no policy restarts it."""
+        """Whether it can be a one-shot: no policy restarts it after exit status 0."""
         return self.restart_policy not in ("always", "unless-stopped")
 
     @property
     def ended_well(self) -> bool:
-        """Whether it is a one-shot that ended with 0."""
+        """Whether it is a one-shot that exited with status 0."""
         return self.state == "exited" and self.exit_code == 0 and self.may_end
 
     @property
@@ -65,7 +66,7 @@ class Container(Listed):
         """Return the names of its networks that are not among the ids `known`."""
         if self.state == "running":
             return ()
-        # One that was never started has no id of its network yet.
+        # A container that was never started has no network id yet.
         return tuple(
             name for name, identifier in self.networks if identifier and identifier not in known
         )
@@ -73,9 +74,9 @@ class Container(Listed):
 
 @dataclass(frozen=True)
 class Storage:
-    """How the engine keeps images. `containerd`: in containerd's store, else in its own.
+    """The engine's image store: containerd's, or docker's own.
 
-    `root` is the folder of its data, `architecture` as docker names it (amd64, arm64).
+    `root` is its data folder. `architecture` has docker's name, such as amd64 or arm64.
     """
 
     containerd: bool
@@ -85,7 +86,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class State:
-    """What the engine holds, as far as the plan needs it.
+    """The engine's state, as far as the plan needs it.
 
     `images` are the references that resolve, `listed` all containers of compose projects,
     `containers` those of the apps, `networks` the ids of all networks.

@@ -1,18 +1,18 @@
-"""Pure: why compose failed, by its words.
+"""Pure: finding the cause in the messages of compose and dockerd.
 
-Since compose 2.33 every failure has exit status 1, so only its words tell them apart. Words that
-are not known here are `Cause.COMPOSE_FAILED`, which is waited for: they get the mildest treatment.
+Since compose 2.33, every failure has exit status 1, so only the message distinguishes them. Unknown
+messages become `Cause.COMPOSE_FAILED`, which may pass by waiting: this is the mildest treatment.
 """
 
 import re
 
 from .cause import Cause, Failure
 
-MOST_CHARACTERS = 400
-"""Of a message: it has to fit into one line of the journal that a person reads."""
+MAX_CHARACTERS = 400
+"""The maximum length of a message, which has to fit into a line of the journal."""
 
-MOST_READ = 1 << 18
-"""Characters of what compose said that are read, from the end: each costs all patterns."""
+MAX_READ = 1 << 18
+"""How many characters at the end of compose's output are searched; each pattern reads them all."""
 
 _WORDS = tuple(
     (re.compile(pattern, re.IGNORECASE), cause)
@@ -75,8 +75,8 @@ _PROGRESS = re.compile(
 
 
 def diagnose(output: str) -> Failure:
-    """Read the words of a failed compose into a cause, with those that say it as the message."""
-    sentences = _sentences(output[-MOST_READ:])
+    """Return the failure that compose's output describes, with the relevant part as its message."""
+    sentences = _sentences(output[-MAX_READ:])
     for pattern, cause in _WORDS:
         for sentence in reversed(sentences):
             if pattern.search(sentence):
@@ -86,20 +86,20 @@ def diagnose(output: str) -> Failure:
 
 
 def cause_of(words: str) -> Cause | None:
-    """Return the cause that `words` of dockerd tell of, None if they are not known."""
+    """Return the cause that dockerd's message `words` describes; None if it is unknown."""
     return next((cause for pattern, cause in _WORDS if pattern.search(words)), None)
 
 
 def _sentences(output: str) -> list[str]:
-    """Return what compose said, without its progress; what goes on in the next line is joined."""
+    """Return compose's messages without its progress lines; continued lines are joined."""
     sentences: list[str] = []
-    for line in output[-MOST_READ:].splitlines():
+    for line in output[-MAX_READ:].splitlines():
         if not line.strip() or _PROGRESS.fullmatch(line):
             continue
-        # What went wrong with one container stands indented among the progress.
+        # The error of a container is indented between the progress lines.
         indented = line[0].isspace() and not re.match(_OF_ONE, line)
-        goes_on = indented or line.startswith("(")
-        if sentences and (goes_on or sentences[-1].endswith(":")):
+        continues = indented or line.startswith("(")
+        if sentences and (continues or sentences[-1].endswith(":")):
             sentences[-1] += f" {line.strip()}"
         else:
             sentences.append(line.strip())
@@ -107,7 +107,7 @@ def _sentences(output: str) -> list[str]:
 
 
 def _shortened(sentence: str) -> str:
-    if len(sentence) <= MOST_CHARACTERS:
+    if len(sentence) <= MAX_CHARACTERS:
         return sentence
-    half = MOST_CHARACTERS // 2
+    half = MAX_CHARACTERS // 2
     return f"{sentence[:half]} ... {sentence[-half:]}"

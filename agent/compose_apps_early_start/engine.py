@@ -1,4 +1,4 @@
-"""The only place that speaks to dockerd.
+"""The only module that talks to dockerd.
 
 Importing it loads the docker SDK (0.1 s on a PC, seconds on a slow board): do that while dockerd
 starts.
@@ -24,13 +24,13 @@ with charset.not_detected():
     from docker.transport import UnixHTTPAdapter
 
 REQUEST_SECONDS = 60.0
-"""For one request to an engine that is up."""
+"""The time-out of a request to a running engine, in seconds."""
 
 LOG_SECONDS = 2.0
-"""For the last line of a log, which a verdict waits for."""
+"""The time-out for reading the last line of a log, in seconds. A verdict waits for it."""
 
-_FIRST_DELAY, _LONGEST_DELAY = 0.05, 0.5
-"""Between two attempts, in seconds, while nothing listens on the socket."""
+_FIRST_DELAY, MAX_DELAY = 0.05, 0.5
+"""The first pause between two attempts while nothing listens on the socket, in seconds."""
 
 _NOT_UNDERSTOOD = (
     AttributeError,
@@ -41,16 +41,16 @@ _NOT_UNDERSTOOD = (
     TypeError,
     ValueError,
 )
-"""At which the SDK and this module end with an answer that is not as dockerd's API describes it.
+"""Errors that the SDK and this module raise if an answer does not match dockerd's API.
 
-RuntimeError is the SDK's for a stream that breaks off within an object: dockerd was killed.
+The SDK raises RuntimeError if a stream ends within an object, because dockerd was killed.
 """
 
 _COMPOSE = "com.docker.compose"
 _PROJECT = f"{_COMPOSE}.project"
 
-_MOST_LINES = 1000
-"""Of a log that are read, from its end."""
+_MAX_LINES = 1000
+"""How many lines are read from the end of a log at most."""
 
 # The agent needs nothing of root's docker configuration, and a broken one must not stop it.
 docker.utils.config.find_config_file = lambda _path=None: None
@@ -80,8 +80,8 @@ class Engine:
     def connect(cls, settings: Settings, seconds: float) -> "Engine":
         """Wait up to `seconds` for dockerd, and return it.
 
-        While systemd holds the socket, the first request is answered when dockerd is ready: there
-        is nothing to poll. Raises `EngineError` when time is up.
+        If systemd holds the socket, the first request is answered as soon as dockerd is ready, so
+        polling is not needed. Raises `EngineError` after a time-out.
         """
         url = f"unix://{settings.docker_socket}"
         deadline = time.monotonic() + seconds
@@ -107,19 +107,19 @@ class Engine:
                         "EARLY_START_ENGINE_SECONDS",
                     ) from error
             time.sleep(delay)
-            delay = min(2 * delay, _LONGEST_DELAY)
+            delay = min(2 * delay, MAX_DELAY)
         client.timeout = REQUEST_SECONDS
         return cls(client, url, settings.docker_pid)
 
     def state(self, images: Collection[str], folders: Collection[str]) -> State:
         """Return which of `images` are present, and the containers of the apps in `folders`.
 
-        An image is present if the reference resolves as the compose file writes it. Containers of
-        other folders are listed only.
+        An image is present if its reference resolves as written in the compose file. Containers of
+        other folders are only listed.
         """
         listed = self._list(_PROJECT)
         containers = self._inspected(listed, folders)
-        # At a first boot there is none, and each request is one before the first start.
+        # A first boot has no containers, and each request delays the first start.
         ask = any(each.networks for each in containers)
         return State(
             images=self._present(images),
@@ -129,12 +129,12 @@ class Engine:
         )
 
     def networks(self) -> Mapping[str, str]:
-        """Return all networks: their names, by their ids."""
+        """Return the names of all networks by their ids."""
         with _speaking():
             return {_text(each["Id"]): _text(each["Name"]) for each in self._client.networks()}
 
     def identity(self) -> str | None:
-        """Return what no other dockerd of this boot has, None if that cannot be known.
+        """Return an identity of this dockerd within this boot; None if it cannot be known.
 
         Source: dockerd's `--pidfile`, by default /run/docker.pid; proc(5).
         """
@@ -145,7 +145,7 @@ class Engine:
             return None
 
     def storage(self) -> Storage:
-        """Return how this engine keeps images."""
+        """Return the engine's image store."""
         with _speaking():
             info = self._client.info()
             status = dict(info.get("DriverStatus") or ())
@@ -156,29 +156,29 @@ class Engine:
             )
 
     def has_image(self, image: str) -> bool:
-        """Tell whether `image` resolves as the compose file writes it."""
+        """Whether `image` resolves as written in the compose file."""
         with _speaking():
             return self._resolves(image)
 
     def load(self, archive: Iterator[bytes], seconds: float) -> str | None:
-        """Send an image archive; return what dockerd says went wrong, None if it says nothing.
+        """Send an image archive; return dockerd's error message, or None if there is none.
 
-        It answers 200 before it is done: only its later words tell, and only that the reference
-        resolves afterwards proves the success. `seconds` is how long it may be silent. What
-        `archive` raises breaks the request off, and comes through.
+        dockerd sends status 200 before it is done, so errors come later, and only a reference that
+        resolves afterwards proves success. `seconds` is how long dockerd may be silent. Exceptions
+        of `archive` cancel the request and are passed on.
         """
         with _speaking():
-            # A client of its own: dockerd may unpack for longer than other requests ever take.
+            # A separate client, because dockerd may unpack for longer than any other request takes.
             client = docker.APIClient(
                 base_url=self._url, version=self._client.api_version, timeout=seconds
             )
             trouble = None
             try:
-                for told in client.load_image(archive):
-                    if "errorDetail" in told or "message" in told:
-                        trouble = str(told.get("error") or told.get("message") or told)
-                    elif "Error unpacking image" in told.get("stream", ""):
-                        trouble = told["stream"].strip()
+                for message in client.load_image(archive):
+                    if "errorDetail" in message or "message" in message:
+                        trouble = str(message.get("error") or message.get("message") or message)
+                    elif "Error unpacking image" in message.get("stream", ""):
+                        trouble = message["stream"].strip()
             except docker.errors.APIError as error:  # dockerd is there, and says no
                 return str(error.explanation or error)
             return trouble
@@ -190,7 +190,7 @@ class Engine:
                 for image in self._client.images()
                 for reference in (*(image["RepoDigests"] or ()), *_tags(image))
             }
-            # The list has full names; only what it does not have is asked for one by one.
+            # The list has full names; only references that it lacks are requested one by one.
             return frozenset(each for each in images if each in listed or self._resolves(each))
 
     def _resolves(self, image: str) -> bool:
@@ -229,7 +229,7 @@ class Engine:
             )
 
     def _inspect(self, listed: Listed) -> Container | None:
-        """Return all about a container; None if it was removed since it was listed."""
+        """Inspect a container; return None if it was removed since it was listed."""
         try:
             with _speaking():
                 return self._container(listed, self._client.inspect_container(listed.id))
@@ -263,8 +263,8 @@ class Engine:
     def _up_for(self, identifier: str, state: dict[str, Any]) -> float:
         """Return for how many seconds the container's process has been running.
 
-        By the kernel's clock, which no correction of the time changes. Where it cannot be asked,
-        the seconds since this start of the container was first seen.
+        The kernel's clock measures this, so setting the time changes nothing. If that is not
+        possible, the time counts from when this start of the container was first seen.
         """
         with contextlib.suppress(OSError, ValueError, IndexError):
             ticks = uptime.process_ticks(int(state["Pid"]))
@@ -278,10 +278,10 @@ class Engine:
         return now - since
 
     def reconnect(self, container: Container, network: str) -> str | None:
-        """Connect `container` to the network of this name anew, as it was connected before.
+        """Connect `container` to the network of this name again, as it was connected before.
 
-        For a network that was made anew under the name of one that is gone. The container is not
-        touched otherwise. Returns what dockerd said if it refused, None if all is well.
+        This is for a network that was created again under the same name. The container is not
+        changed otherwise. Returns dockerd's message if it refuses, None on success.
         """
         try:
             with _speaking():
@@ -289,7 +289,7 @@ class Engine:
                 known = found["NetworkSettings"].get("Networks") or {}
                 before = known.get(network) or {}
                 addresses = before.get("IPAMConfig") or {}
-                # dockerd puts the container's own short id among them by itself.
+                # dockerd adds the container's short id to them by itself.
                 aliases = before.get("Aliases") or ()
                 aliases = [each for each in aliases if not container.id.startswith(each)]
                 if network in known:
@@ -314,13 +314,13 @@ class Engine:
         None if there is none, or it cannot be read.
         """
         with contextlib.suppress(EngineError), _speaking():
-            said = self.hurried(LOG_SECONDS)._client.logs(container, tail=1)
-            lines = said.decode(errors="replace").split("\n")
+            log = self.with_timeout(LOG_SECONDS)._client.logs(container, tail=1)
+            lines = log.decode(errors="replace").split("\n")
             return next((line.strip()[:200] for line in reversed(lines) if line.strip()), None)
         return None
 
-    def hurried(self, seconds: float) -> "Engine":
-        """Return the same engine, with `seconds` for each request."""
+    def with_timeout(self, seconds: float) -> "Engine":
+        """Return the same engine with a time-out of `seconds` for each request."""
         client = docker.APIClient(
             base_url=self._url, version=self._client.api_version, timeout=seconds
         )
@@ -329,22 +329,22 @@ class Engine:
     def states(self, folders: Collection[str]) -> list[dict[str, Any]]:
         """Return the containers of the apps in `folders`, with the whole State of each.
 
-        As plain data: id, name, service, folder, restarts, and state as dockerd tells it.
+        They are plain data: id, name, service, folder, restarts, and dockerd's state.
         """
         found = []
-        for each in self._list(_PROJECT):
-            if each.folder not in folders:
+        for container in self._list(_PROJECT):
+            if container.folder not in folders:
                 continue
             with contextlib.suppress(RefusedError), _speaking():
-                told = self._client.inspect_container(each.id)
+                document = self._client.inspect_container(container.id)
                 found.append(
                     {
-                        "id": each.id,
-                        "name": each.name,
-                        "service": each.service,
-                        "folder": each.folder,
-                        "restarts": told.get("RestartCount", 0),
-                        "state": told["State"],
+                        "id": container.id,
+                        "name": container.name,
+                        "service": container.service,
+                        "folder": container.folder,
+                        "restarts": document.get("RestartCount", 0),
+                        "state": document["State"],
                     }
                 )
         return found
@@ -352,16 +352,16 @@ class Engine:
     def log(self, container: str, most_bytes: int) -> str:
         """Return the end of the log of the container with this id, `most_bytes` of it at most.
 
-        If the log cannot be read, the words of dockerd are returned.
+        If the log cannot be read, dockerd's message is returned.
         """
         try:
             with _speaking():
-                # Not as a stream: the SDK follows one without any time limit, and the log of a
+                # Not as a stream: the SDK reads a stream without a time limit, and the log of a
                 # container that runs has no end.
-                said: bytes = self._client.logs(container, tail=_MOST_LINES)
+                log: bytes = self._client.logs(container, tail=_MAX_LINES)
         except EngineError as error:
             return f"the log cannot be read: {error}"
-        return said[-most_bytes:].decode(errors="replace")
+        return log[-most_bytes:].decode(errors="replace")
 
     def watch(self) -> "Watch":
         """Return a watch on the containers of compose projects; close it when done."""
@@ -369,10 +369,10 @@ class Engine:
 
 
 class Watch:
-    """Wakes up who waits for containers of compose projects to change.
+    """Wakes up a thread when containers of compose projects change.
 
-    The events only wake: what happened is asked of the engine, so a lost event costs time, never
-    truth.
+    The events only wake the thread, which then asks the engine for the state. So a lost event only
+    costs time.
     """
 
     def __init__(self, client: docker.APIClient) -> None:
@@ -381,7 +381,7 @@ class Watch:
         self._changed: set[str] = set()
         self._closed = False
         self.losses = 0
-        """How often dockerd went away: what ran before need not run after."""
+        """How often dockerd went away. Containers that ran before may not run afterwards."""
         self._since = int(time.time())
         threading.Thread(target=self._listen, name="events", daemon=True).start()
 
@@ -394,46 +394,47 @@ class Watch:
             return changed
 
     def wake(self, project: str = "") -> None:
-        """Let the waiting one go on, as if `project` had changed."""
+        """Wake the waiting thread."""
         with self._condition:
             self._changed.add(project)
             self._condition.notify_all()
 
     def close(self) -> None:
-        """Wait for nothing any more."""
+        """Stop watching."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()
 
     def _listen(self) -> None:
-        # Not the events of each health check, which come all the time.
+        # Not the frequent events of health checks.
         filters = {"type": "container", "label": _PROJECT, "event": _EVENTS}
         connected = True
         while not self._closed:
-            # Whatever dockerd sends instead of an event, the stream is begun anew.
+            # If dockerd sends something that is not an event, the stream is opened again.
             with contextlib.suppress(EngineError), _speaking():
                 events = self._client.events(since=self._since, filters=filters, decode=True)
                 connected = True
                 for event in events:
                     with contextlib.suppress(*_NOT_UNDERSTOOD):  # an event that is of no project
                         self.wake(event["Actor"]["Attributes"][_PROJECT])
-            # The stream ends when dockerd does: once, however often it is asked for meanwhile.
+            # The stream ends when dockerd ends. This counts once, whatever the number of new
+            # attempts.
             self.losses += connected
             connected = False
             self.wake()
-            time.sleep(_LONGEST_DELAY)
+            time.sleep(MAX_DELAY)
 
 
 _EVENTS = ["create", "start", "die", "oom", "pause", "unpause", "destroy", "health_status"]
 
 
 def _tags(image: dict[str, Any]) -> Iterator[str]:
-    # A name with a digest may be left over from an import: listed, it does not resolve.
+    # A name with a digest may be left over from an import. It is listed, but does not resolve.
     return (each for each in image["RepoTags"] or () if "@" not in each)
 
 
 def _text(found: object) -> str:
-    """Return `found`; raises TypeError if it is no text, for nothing is to be guessed from it."""
+    """Return `found`; raises TypeError if it is not text."""
     if not isinstance(found, str):
         raise TypeError(f"{found!r:.50} in the place of text")
     return found
@@ -441,9 +442,9 @@ def _text(found: object) -> str:
 
 @contextlib.contextmanager
 def _speaking() -> Iterator[None]:
-    """Turn every way in which the SDK says that dockerd failed into `EngineError`.
+    """Turn all errors of the SDK into `EngineError`.
 
-    What dockerd itself said is a `RefusedError`.
+    An error that dockerd itself reports becomes a `RefusedError`.
     """
     try:
         yield
@@ -470,7 +471,7 @@ def _speaking() -> Iterator[None]:
 
 
 def _innermost(error: BaseException) -> str:
-    """Return the words of the first cause: the SDK wraps it up to five times."""
+    """Return the message of the innermost error, which the SDK wraps up to five times."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -1,8 +1,8 @@
-"""The errors that end a command. What fails for one app only is a `cause.Failure` instead."""
+"""Errors that end a command. A failure of one app is a `cause.Failure` instead."""
 
 
 class EarlyStartError(Exception):
-    """The command cannot go on; the text names the thing, `hint` says what to do next."""
+    """The command cannot continue. The text names what is wrong; `hint` says what to do next."""
 
     exit_status = 1
 
@@ -18,32 +18,32 @@ class UsageError(EarlyStartError):
 
 
 class NoRunError(EarlyStartError):
-    """There is no run that could be told of."""
+    """There is no run to show."""
 
     exit_status = 5
 
 
 class EngineError(EarlyStartError):
-    """dockerd is not there, went away, or answered with an error."""
+    """dockerd does not run, went away, or answered with an error."""
 
 
 class NotUnderstoodError(EngineError):
-    """dockerd is there, and one of its answers is not what its API describes."""
+    """dockerd runs, but one of its answers does not match its API."""
 
 
 class BusyError(EarlyStartError):
-    """Another run, or aktualizr-lite, is at work on the apps."""
+    """Another run, or aktualizr-lite, is working on the apps."""
 
 
 class InterruptedRun(BaseException):
-    """SIGTERM or SIGINT asked the run to end.
+    """SIGTERM or SIGINT ends the run.
 
-    Like KeyboardInterrupt it is no `Exception`, for the docker SDK wraps every one of those.
+    Like KeyboardInterrupt, it is not an `Exception`, because the docker SDK wraps all exceptions.
     """
 
 
 class RefusedError(EngineError):
-    """dockerd is there, and refuses this one request; `missing` if it knows no such thing."""
+    """dockerd runs, but refuses this request; `missing` if the requested object does not exist."""
 
     def __init__(self, message: str, hint: str, *, missing: bool) -> None:
         super().__init__(message, hint)

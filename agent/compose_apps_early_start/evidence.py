@@ -1,6 +1,6 @@
-"""What the containers of failed apps, and compose, said: kept beyond the end of the boot.
+"""The last output of failed apps' containers and of compose, which survives a reboot.
 
-The journal and the logs of containers that are made anew do not outlive a reboot on every device.
+On many devices, a reboot deletes the journal, and recreated containers lose their logs.
 """
 
 import contextlib
@@ -21,30 +21,30 @@ if TYPE_CHECKING:  # it loads the docker SDK
     from .engine import Engine
 
 SCHEMA = 1
-"""Of the file; raised when a key changes its meaning or goes away."""
+"""The version of the file's format. It grows when a key changes its meaning or is removed."""
 
-MOST_LOG_BYTES = 64 << 10
-"""Of one container's log: its end."""
+MAX_LOG_BYTES = 64 << 10
+"""How many bytes at the end of a container's log are kept."""
 
-MOST_WORDS = 64 << 10
-"""Characters of what compose said, or of a traceback: the end."""
+MAX_WORDS = 64 << 10
+"""How many characters at the end of compose's output, or of a traceback, are kept."""
 
-MOST_BYTES = 1 << 20
-"""Of the whole file."""
+MAX_BYTES = 1 << 20
+"""The maximum size of the file, in bytes."""
 
-MOST_CONTAINERS = 64
-"""Of all apps together, alike of each: their logs are held in memory."""
+MAX_CONTAINERS = 64
+"""The maximum number of containers of all apps, because their logs are held in memory."""
 
 SECONDS = 5.0
-"""For reading all of it, while registration waits."""
+"""How long reading may take in seconds, because registration waits for it."""
 
-LEAST_LOG_BYTES = 256
-"""Shorter logs are no help: containers are left out instead."""
+MIN_LOG_BYTES = 256
+"""The minimum length of a log. Instead of shorter logs, fewer containers are kept."""
 
 
 @dataclass
 class Statement:
-    """Why one app failed. `words` is what compose said, or the traceback of a defect of ours."""
+    """Why one app failed. `words` is compose's output, or the agent's traceback."""
 
     cause: str | None
     message: str
@@ -53,35 +53,35 @@ class Statement:
 
 
 class Evidence:
-    """The listener that hears why apps fail, and keeps it when the run has ended."""
+    """The listener that collects why apps fail, and saves it when the run has ended."""
 
     def __init__(self, settings: Settings) -> None:
         self._file = settings.evidence
         self.engine: Engine | None = None
-        """Is asked for what the containers said, once it is there."""
+        """The engine to ask for the containers' logs, once it is known."""
         self._statements: dict[str | None, Statement] = {}
 
     def __call__(self, event: Event) -> None:
         """Note why an app failed, or (without an app) the run itself.
 
-        An app that had no time to run, because the run was told to end, has not failed.
+        An app that could not run because the run was interrupted has not failed.
         """
         if event.cause == Cause.INTERRUPTED.label:
             return
         if event.kind in (Kind.FAILED, Kind.ABORTED):
-            words = event.details[-MOST_WORDS:]
+            words = event.details[-MAX_WORDS:]
             self._statements[event.app] = Statement(event.cause, event.message, words)
 
     def keep(self, run: record.RunRecord) -> None:
-        """Write the evidence down, if anything failed; raises OSError if the disk does not take it.
+        """Save the evidence if anything failed; raises OSError if it cannot be written.
 
-        States and logs of containers are read as far as the time for that goes.
+        States and logs of containers are read as long as there is time.
         """
         if not self._statements:
             return
         folders = {app.folder: app.name for app in run.apps if app.name in self._statements}
         if self.engine and folders:
-            self._ask(self.engine.hurried(SECONDS), folders)
+            self._ask(self.engine.with_timeout(SECONDS), folders)
         document = {
             "schema": SCHEMA,
             "run": run.run,
@@ -92,7 +92,7 @@ class Evidence:
             ],
         }
         record.write(bounded(document), self._file)
-        # The power may go as soon as the run has ended: the file's name must be on the disk, too.
+        # The power may be cut as soon as the run has ended, so the file's name must be on the disk.
         folder = os.open(self._file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
@@ -101,21 +101,21 @@ class Evidence:
 
     def _ask(self, engine: "Engine", folders: Mapping[str, str]) -> None:
         deadline = time.monotonic() + SECONDS
-        most, count = max(1, MOST_CONTAINERS // len(folders)), 0
-        with contextlib.suppress(EngineError):  # what was told is kept all the same
+        limit, count = max(1, MAX_CONTAINERS // len(folders)), 0
+        with contextlib.suppress(EngineError):  # save the rest in any case
             found = engine.states(folders)
             for folder, app in folders.items():
                 own = [each for each in found if each["folder"] == folder]
-                for each in ([each for each in own if has_failed(each)] or own)[:most]:
-                    if time.monotonic() >= deadline or count == MOST_CONTAINERS:
+                for each in ([each for each in own if has_failed(each)] or own)[:limit]:
+                    if time.monotonic() >= deadline or count == MAX_CONTAINERS:
                         return
                     count += 1
-                    log = engine.log(each["id"], MOST_LOG_BYTES)
+                    log = engine.log(each["id"], MAX_LOG_BYTES)
                     self._statements[app].containers.append({**each, "log": log})
 
 
 def has_failed(container: Mapping[str, Any]) -> bool:
-    """Tell whether a container of `Engine.states` does not run as it should."""
+    """Whether a container of `Engine.states` has a problem."""
     state = container["state"]
     if container["restarts"]:
         return True
@@ -125,35 +125,35 @@ def has_failed(container: Mapping[str, Any]) -> bool:
     return state.get("Status") != "running" or health.get("Status") == "unhealthy"
 
 
-def bounded(document: Mapping[str, Any], most_bytes: int = MOST_BYTES) -> dict[str, Any]:
-    """Return `document` with its logs and words cut so that as a file it fits into `most_bytes`.
+def bounded(document: Mapping[str, Any], most_bytes: int = MAX_BYTES) -> dict[str, Any]:
+    """Return `document` with its logs and words shortened to a file of `most_bytes`.
 
-    All logs are cut alike. What is left out, in the end whole apps, is what comes last.
+    All logs are shortened alike. If this is not enough, the last containers and apps are left out.
     """
-    most = MOST_LOG_BYTES
+    limit = MAX_LOG_BYTES
     apps = list(document["apps"])
     while True:
-        cut = {**document, "apps": [_cut(each, most) for each in apps]}
+        cut = {**document, "apps": [_cut(each, limit) for each in apps]}
         if len(json.dumps(cut)) < most_bytes or not apps:
             return cut
-        if most > LEAST_LOG_BYTES:
-            most //= 2
+        if limit > MIN_LOG_BYTES:
+            limit //= 2
         else:
             apps = apps[: len(apps) // 2]
 
 
-def _cut(app: Mapping[str, Any], most: int) -> dict[str, Any]:
+def _cut(app: Mapping[str, Any], limit: int) -> dict[str, Any]:
     return {
         **app,
-        "words": app["words"][-most:],
-        "containers": [{**each, "log": each["log"][-most:]} for each in app["containers"]],
+        "words": app["words"][-limit:],
+        "containers": [{**each, "log": each["log"][-limit:]} for each in app["containers"]],
     }
 
 
 def load(settings: Settings, app: str | None = None) -> dict[str, Any] | None:
-    """Return the evidence that is kept, or what is on one app in it; None if nothing is.
+    """Return the saved evidence, or the part about one app; None if there is none.
 
-    Raises OSError, or ValueError for what is no evidence.
+    Raises OSError, or ValueError if the file is not evidence.
     """
     document = history.read(settings.evidence)
     try:

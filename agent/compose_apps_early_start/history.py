@@ -1,7 +1,7 @@
-"""The files in which the records of the last runs are kept.
+"""The files with the records of the last runs.
 
-The last one has a name of its own, `last-run.json`. Earlier ones are named by the number of the
-run, which needs no clock.
+The last run is in `last-run.json`. The files of earlier runs are named by the number of the run,
+which needs no clock.
 """
 
 import contextlib
@@ -14,28 +14,28 @@ from typing import Any
 from . import plainfile
 from .settings import Settings
 
-MOST_RUNS = 10
-"""That are kept, the last one included."""
+MAX_RUNS = 10
+"""The maximum number of saved runs, including the last one."""
 
-MOST_BYTES = 1 << 20
-"""Of the files of all runs before the last one."""
+MAX_BYTES = 1 << 20
+"""The maximum size of the files of all runs before the last one, in bytes."""
 
-MOST_RECORD_BYTES = 16 << 20
-"""Of one record: an app takes some kilobytes in it."""
+MAX_RECORD_BYTES = 16 << 20
+"""The maximum size of a record in bytes. An app takes some kilobytes."""
 
 _NAME = re.compile(r"(0|[1-9][0-9]{0,8})\.json")
 
 
 def read(file: Path) -> Any:
-    """Return what is in the JSON file; raises OSError, or ValueError for what is no JSON."""
+    """Read a JSON file; raises OSError, or ValueError if it is not JSON."""
     try:
-        return json.loads(plainfile.read(file, MOST_RECORD_BYTES))
+        return json.loads(plainfile.read(file, MAX_RECORD_BYTES))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
 
 class History:
-    """The records of the runs that have ended, as they were when this object was made."""
+    """The records of finished runs at the time when this object was created."""
 
     def __init__(self, settings: Settings) -> None:
         self._folder = settings.runs
@@ -43,7 +43,7 @@ class History:
         self._last = _number(self._last_run)
 
     def files(self) -> Mapping[int, Path]:
-        """Return the files that are there by the number of their run, the last run at the end."""
+        """Return the existing files by the numbers of their runs; the last run comes last."""
         found = dict(sorted(self._earlier().items()))
         if self._last is not None:
             found.pop(self._last, None)  # a power cut left it under both names
@@ -51,13 +51,13 @@ class History:
         return found
 
     def next_run(self) -> int:
-        """Return the number that the next run gets."""
+        """Return the number of the next run."""
         return max(self.files(), default=0) + 1
 
     def make_room(self) -> None:
-        """Keep the last run under its number, so that another can take its place.
+        """Rename the last run to its number, so that another can take its place.
 
-        Drops the oldest that are too many. Should the disk not take it, that one is lost.
+        Removes the oldest runs if there are too many. If writing fails, this record is lost.
         """
         with contextlib.suppress(OSError):
             if self._last is not None:
@@ -68,7 +68,7 @@ class History:
             newest_first = sorted(self._earlier().items(), reverse=True)
             for place, (_number, file) in enumerate(newest_first, start=2):
                 size += file.lstat().st_size
-                if place > MOST_RUNS or size > MOST_BYTES:
+                if place > MAX_RUNS or size > MAX_BYTES:
                     file.unlink()
 
     def _earlier(self) -> dict[int, Path]:
@@ -80,7 +80,7 @@ class History:
 
 
 def _number(file: Path) -> int | None:
-    """Return the number of the run that `file` is the record of, None if it is no record."""
+    """Return the number of the run in the record `file`; None if it is not a record."""
     try:
         document = read(file)
         number = document.get("run", 0)  # a record of schema 1 has none

@@ -1,4 +1,4 @@
-"""Putting images from the restorable store back into the engine, with their digests."""
+"""Loading images from the restorable store into the engine, with their digests."""
 
 import contextlib
 import json
@@ -17,14 +17,14 @@ from .container import Storage
 from .engine import Engine
 from .progress import Meter, megabytes, words
 from .report import Event, Kind, Report
-from .settings import MOST, Settings
-from .store import MOST_DOCUMENT_BYTES, Image, Store, StoreError, Version
+from .settings import MAXIMUM, Settings
+from .store import MAX_DOCUMENT_BYTES, Image, Store, StoreError, Version
 
 GRACE_SECONDS = 5.0
-"""The request for a load ends so much later than the load, which is told by then."""
+"""How much later than the load its request times out, in seconds. The error is known by then."""
 
-MORE_TIME = 1.1
-"""An image that was cut off is sent again if there is so many times the time of the last try."""
+RETRY_FACTOR = 1.1
+"""How much more time than in the last attempt an interrupted load needs to be tried again."""
 
 CONTAINERD_ROOT = Path("/var/lib/containerd")
 
@@ -32,12 +32,13 @@ _BLOCK = tarfile.BLOCKSIZE
 
 
 def oci_layout(store: Store, image: Image, version: Version) -> Iterator[bytes]:
-    """Return the image as the stream of an OCI layout tar, each blob verified as it is sent.
+    """Return the image as a stream of an OCI layout tar; each blob is verified while it is sent.
 
-    For a containerd image store: it keeps the digest, and names the image by the annotation. That
-    name is the whole reference, as `docker pull` leaves it: images under another name are pruned
-    from below their containers by engines before 27.3, when aktualizr-lite asks for it.
-    Raises `StoreError` within the stream, so that the request breaks off and nothing is loaded.
+    This is for a containerd image store, which keeps the digest and takes the name of the image
+    from an annotation. The name is the whole reference, as with `docker pull`. If it were another
+    name, engines before 27.3 would remove the image while its containers use it, when
+    aktualizr-lite prunes. Raises `StoreError` within the stream, so that the request fails and
+    nothing is loaded.
     """
     what = f"image {image.reference}"
     root = image.root
@@ -57,7 +58,7 @@ def oci_layout(store: Store, image: Image, version: Version) -> Iterator[bytes]:
     for blob in image.blobs:
         yield _header(f"blobs/sha256/{blob.sha256}", blob.size)
         if blob in image.documents:
-            # Perhaps only there as a copy beside the uri.
+            # There may only be a copy beside the uri.
             file = store.verified(blob.sha256, version, what, blob.size)
             yield plainfile.read(file, blob.size)
         else:
@@ -72,9 +73,9 @@ def in_place(
     version: Version,
     counted: Callable[[int], None] = lambda size: None,
 ) -> Iterator[bytes]:
-    """Return the stream that lets LmP's dockerd read the image's blobs out of the store itself.
+    """Return the stream that makes LmP's dockerd read the image's blobs in the store itself.
 
-    Every blob is verified before, and its bytes are `counted`. Source: the patch of
+    Every blob is verified before, and its size is `counted`. Source: the patch of
     foundriesio/moby, as composectl uses it (`LayersRoot`, and digest references among `RepoTags`).
     """
     what = f"image {image.reference}"
@@ -96,15 +97,15 @@ def in_place(
 
 
 class _CancelledError(Exception):
-    """The run is ended: dockerd is to get no more."""
+    """The run has ended, so nothing more is sent to dockerd."""
 
 
 class _OverdueError(Exception):
-    """The time of the run is up: dockerd is to get no more."""
+    """The time of the run is up, so nothing more is sent to dockerd."""
 
 
 class Loader:
-    """Loads each image once, however many apps want it, and one at a time."""
+    """Loads one image at a time, and each image once, however many apps need it."""
 
     def __init__(self, settings: Settings, engine: Engine, store: Store, report: Report) -> None:
         self._too_slow = TooSlow(settings.slow_loads)
@@ -118,15 +119,15 @@ class Loader:
         self._meter = Meter(0, lambda text: None)
 
     def cancel(self) -> None:
-        """Break off what is being sent, and load nothing more."""
+        """Cancel the current load, and load nothing more."""
         self._broken_off = _CancelledError()
         self._ended.put(self._broken_off)
 
     def load(self, image: Image, app: str, version: Version, deadline: float) -> Failure | None:
-        """Load `image` for `app`, or wait until it is loaded for another; None: it is there.
+        """Load `image` for `app`, or wait until it is loaded for another app; None on success.
 
-        `deadline` is a time of `time.monotonic()`; it is the same for all images, for nothing is
-        loaded any more when it was once passed. Raises `EngineError`.
+        `deadline` is a time of `time.monotonic()`. It is the same for all images, because nothing
+        is loaded after it. Raises `EngineError`.
         """
         with self._lock:
             if image.reference not in self._done:
@@ -137,16 +138,16 @@ class Loader:
         if isinstance(self._broken_off, _CancelledError):
             return NOT_TRIED
         what = f"image {image.reference}"
-        began = time.monotonic()
-        left = deadline - began
+        start = time.monotonic()
+        left = deadline - start
         if left <= 0 or self._broken_off:
             return Failure(Cause.RUN_TIMEOUT, f"{what}: the time of the run was up before its turn")
-        in_vain = self._too_slow.seconds(image.reference)
-        if left < in_vain * MORE_TIME:
+        seconds_tried = self._too_slow.seconds(image.reference)
+        if left < seconds_tried * RETRY_FACTOR:
             return Failure(
                 Cause.RUN_TIMEOUT,
-                f"{what}: {in_vain:.0f} s were too short to load it in an earlier run, and this "
-                f"run has {left:.0f} s left, so it is not begun",
+                f"{what}: {seconds_tried:.0f} s were too short to load it in an earlier run, and "
+                f"this run has {left:.0f} s left, so it is not begun",
             )
         storage = self._engine.storage()
         try:
@@ -168,7 +169,7 @@ class Loader:
         # A containerd store keeps the name of an image that it could not unpack.
         if not trouble and self._engine.has_image(image.reference):
             self._too_slow.forget(image.reference)
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - start
             self._report(Event(Kind.LOADED, f"{what} is loaded", app=app, seconds=seconds))
             return None
         trouble = trouble or "dockerd took the image, but not under its digest"
@@ -180,7 +181,7 @@ class Loader:
         return Failure(cause, f"{what}: {trouble}")
 
     def _obstacle(self, image: Image, storage: Storage) -> Failure | None:
-        """Return why it makes no sense to send `image`, None if it does; raises `StoreError`."""
+        """Return why sending `image` would be useless, or None; raises `StoreError`."""
         if storage.containerd and not image.has_root:
             return Failure(
                 Cause.STORE_DAMAGED,
@@ -203,10 +204,10 @@ class Loader:
         return None
 
     def _send(self, archive: Iterator[bytes], seconds: float) -> str | None:
-        """Send `archive`; raises `_CancelledError` at once when the run is ended.
+        """Send `archive`; raises `_CancelledError` at once when the run ends.
 
-        In a thread of its own: dockerd may unpack for minutes after the last byte. Raises
-        `_OverdueError` after `seconds`.
+        It runs in its own thread, because dockerd may unpack for minutes after the last byte.
+        Raises `_OverdueError` after `seconds`.
         """
         ended: queue.SimpleQueue[str | Exception | None] = queue.SimpleQueue()
         self._ended = ended
@@ -214,7 +215,7 @@ class Loader:
         def send() -> None:
             try:
                 ended.put(self._engine.load(archive, seconds + GRACE_SECONDS))
-            except Exception as error:  # it is raised where the end is waited for
+            except Exception as error:  # it is raised in the waiting thread
                 ended.put(error)
 
         threading.Thread(target=send, name="load", daemon=True).start()
@@ -229,14 +230,14 @@ class Loader:
     def _archive(
         self, image: Image, app: str, version: Version, storage: Storage
     ) -> Iterator[bytes]:
-        """Return what dockerd is sent; how far it is, is told now and then."""
+        """Return the stream for dockerd, which reports its progress now and then."""
 
-        def tell(text: str) -> None:
+        def report_progress(text: str) -> None:
             message = f"loading image {image.reference}: {text}"
             self._report(Event(Kind.LOADING, message, app=app))
 
-        self._meter = Meter(image.size, tell)
-        tell(words(0, image.size, 0.0))
+        self._meter = Meter(image.size, report_progress)
+        report_progress(words(0, image.size, 0.0))
         if storage.containerd:
             for chunk in oci_layout(self._store, image, version):
                 self._counted(len(chunk))
@@ -245,53 +246,53 @@ class Loader:
             yield from in_place(self._store, image, version, self._counted)
 
     def _counted(self, size: int) -> None:
-        """Count `size` bytes; raises what breaks the load off."""
+        """Count `size` bytes; raises an exception to cancel the load."""
         if self._broken_off:
             raise self._broken_off
         self._meter.add(size)
 
 
 class TooSlow:
-    """The images that were not loaded when a run's time was up, and how long each was given.
+    """The images that could not be loaded within the time of a run, and how long it tried.
 
-    dockerd keeps nothing of a load that is cut off, so without this file a device would send such
-    an image at each of its boots, for nothing, and registration would wait for it.
+    dockerd keeps nothing of an interrupted load. Without this file, a device would send such an
+    image at each boot in vain, and registration would wait for it.
     """
 
     def __init__(self, file: Path) -> None:
         self._file = file
 
     def seconds(self, reference: str) -> float:
-        """Return how long loading the image was tried in vain, 0 if it never was."""
+        """Return for how many seconds loading the image was tried in vain; 0 if it never was."""
         return self._read().get(reference, 0.0)
 
     def remember(self, reference: str, seconds: float) -> None:
-        """Keep that so many seconds were too short."""
+        """Record that this number of seconds was too short."""
         self._write({**self._read(), reference: round(seconds, 3)})
 
     def forget(self, reference: str) -> None:
-        """Drop the image, which was loaded."""
+        """Forget the image, because it was loaded."""
         found = self._read()
         if found.pop(reference, None) is not None:
             self._write(found)
 
     def _read(self) -> dict[str, float]:
         try:
-            found = json.loads(plainfile.read(self._file, MOST_DOCUMENT_BYTES))
+            found = json.loads(plainfile.read(self._file, MAX_DOCUMENT_BYTES))
             tried = {str(each): float(seconds) for each, seconds in found.items()}
-            # A damaged file must not keep an image away for ever.
-            return {each: seconds for each, seconds in tried.items() if seconds <= MOST}
+            # A damaged file must not block an image for ever.
+            return {each: seconds for each, seconds in tried.items() if seconds <= MAXIMUM}
         except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return {}
 
     def _write(self, found: Mapping[str, float]) -> None:
-        # Should the disk not take it, the next run tries once more.
+        # If it cannot be written, the next run tries once more.
         with contextlib.suppress(OSError):
             record.write(found, self._file)
 
 
 def _cause(trouble: str) -> Cause:
-    """Return the cause that dockerd's words tell of."""
+    """Return the cause that dockerd's message describes."""
     folded = trouble.casefold()
     if "no space left" in folded or "quota exceeded" in folded:
         return Cause.NO_SPACE
@@ -301,17 +302,17 @@ def _cause(trouble: str) -> Cause:
 
 
 def _data(storage: Storage) -> Path:
-    """Return the folder in which the engine's image store writes: containerd has its own.
+    """Return the folder to which the engine's image store writes, which may be containerd's.
 
-    Its place is not told by the engine: it is one inside docker's if dockerd started containerd,
-    else that of containerd's own default.
+    The engine does not report containerd's folder. It is inside docker's folder if dockerd started
+    containerd, and otherwise containerd's default.
     """
     places = (storage.root / "containerd/daemon", CONTAINERD_ROOT) if storage.containerd else ()
     return next((each for each in places if each.is_dir()), storage.root)
 
 
 def _free(folder: Path) -> int | None:
-    """Return how many bytes are free, None if that cannot be found out: dockerd will tell."""
+    """Return the free space in bytes; None if it is unknown: dockerd then reports errors."""
     try:
         found = os.statvfs(folder)
     except OSError:
@@ -324,13 +325,13 @@ def _is_without_inodes(folder: Path) -> bool:
         found = os.statvfs(folder)
     except OSError:
         return False
-    return found.f_files > 0 and not found.f_favail  # some file systems have no table of them
+    return found.f_files > 0 and not found.f_favail  # some file systems have no inode table
 
 
 def space_needed(store: Store, image: Image, *, keeps_blobs: bool) -> int:
     """Return how many bytes an engine needs for `image`; raises `StoreError`.
 
-    `keeps_blobs`: a containerd image store keeps the packed layers beside the unpacked ones.
+    `keeps_blobs` is true for a containerd image store, which keeps compressed layers, too.
     """
     what = f"image {image.reference}"
     unpacked = sum(store.unpacked_size(layer, what) for layer in dict.fromkeys(image.layers))

@@ -1,4 +1,4 @@
-"""What systemd's job queue does while docker.service is waited for."""
+"""What systemd's job queue does while the agent waits for docker.service."""
 
 import subprocess
 from pathlib import Path
@@ -6,17 +6,17 @@ from pathlib import Path
 from .settings import Settings
 
 SECONDS = 2.0
-"""For systemctl to answer."""
+"""The time-out of systemctl, in seconds."""
 
 BOOTED = Path("/run/systemd/system")
-"""Is there if systemd runs. Source: sd_booted(3)."""
+"""This folder exists if systemd runs. Source: sd_booted(3)."""
 
 _OWN, _DOCKER = "compose-apps-early-start.service", "docker.service"
-_MOST_UNITS = 3
+_MAX_UNITS = 3
 
 
 def holding_up_docker(settings: Settings) -> str | None:
-    """Return in a few words what docker.service waits for, None where systemd cannot tell."""
+    """Return in a few words what docker.service waits for; None if it is unknown."""
     if settings.root != Path("/") or not BOOTED.is_dir():
         return None
     try:
@@ -35,7 +35,7 @@ def holding_up_docker(settings: Settings) -> str | None:
 
 
 def words(listed: str) -> str:
-    """Say what the jobs that `systemctl list-jobs` has `listed` mean for docker.service."""
+    """Describe what the jobs `listed` by `systemctl list-jobs` mean for docker.service."""
     jobs = [fields for line in listed.splitlines() if len(fields := line.split()) == 4]
     states = {unit: state for _number, unit, _type, state in jobs}
     at_work = [unit for unit, state in states.items() if state == "running" and unit != _OWN]
@@ -45,5 +45,5 @@ def words(listed: str) -> str:
         return f"{_DOCKER} is not in systemd's job queue"
     if not at_work:
         return f"{_DOCKER} waits in systemd's job queue"
-    more = f" and {len(at_work) - _MOST_UNITS} more" if len(at_work) > _MOST_UNITS else ""
-    return f"{_DOCKER} waits, systemd is busy with {', '.join(at_work[:_MOST_UNITS])}{more}"
+    more = f" and {len(at_work) - _MAX_UNITS} more" if len(at_work) > _MAX_UNITS else ""
+    return f"{_DOCKER} waits, systemd is busy with {', '.join(at_work[:_MAX_UNITS])}{more}"

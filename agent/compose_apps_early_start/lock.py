@@ -1,7 +1,7 @@
-"""One at a time: neither two runs of ours, nor one beside aktualizr-lite or fioup.
+"""Locks: only one run at a time, and none beside aktualizr-lite or fioup.
 
-Two `docker compose up` on one project race: duplicate networks, name conflicts, containers that
-stay `Created` for ever.
+Two `docker compose up` for the same project conflict: they make duplicate networks, name conflicts,
+and containers that stay `Created` for ever.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from .errors import BusyError, EarlyStartError
 from .settings import Settings
 
 ATTEMPTS = 10
-"""To lock a file before somebody removes it."""
+"""How often to try to lock a file which other programs may remove meanwhile."""
 
 
 class Held:
-    """Our own lock and those of the OTA clients, held. Safe to use from several threads."""
+    """The locks of a run: the agent's and those of the OTA clients. It is thread-safe."""
 
     def __init__(self, own: "_Lock", aktualizr: "_Lock", fioup: "_Lock") -> None:
         self._own = own
@@ -31,15 +31,15 @@ class Held:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know of the lock files."""
+        """Notes for people about the lock files."""
         return (self._aktualizr.note,) if self._aktualizr.note else ()
 
     def still_held(self) -> bool:
-        """Tell whether nobody else is at work on the apps; costs two system calls per lock.
+        """Whether no other program works on the apps; this takes two system calls per lock.
 
-        aktualizr-lite removes its lock file when it ends, even one that others hold: whoever comes
-        next locks a new file. A file that was removed is made and locked again; False means that
-        another was faster.
+        aktualizr-lite removes its lock file when it ends, even if another program holds it. The
+        next program then locks a new file. So this creates and locks a removed file again; False
+        means that another program was faster.
         """
         with self._checking:
             try:
@@ -50,16 +50,16 @@ class Held:
 
 @contextlib.contextmanager
 def held(settings: Settings) -> Iterator[Held]:
-    """Hold our own lock and those of the OTA clients for as long as the context lasts.
+    """Hold the agent's lock and those of the OTA clients during the block.
 
     Raises `BusyError` at once if one of them is taken, `EarlyStartError` if it cannot be opened.
-    The kernel drops both when the process ends, however it ends, so none can be left behind.
+    The kernel releases them when the process ends, however it ends, so no lock can be left behind.
     """
     own = _Lock(settings.own_lock)
-    # Its folder is one where anybody may put files, on OpenEmbedded.
+    # On OpenEmbedded, any user may create files in its folder.
     aktualizr = _Lock(settings.aktualizr_lock, shared_folder=True)
-    # The unit may not write to /run itself. Where fioup has never run there is nothing to lock.
-    fioup = _Lock(settings.fioup_lock, made=False)
+    # The unit may not write to /run. If fioup has never run, there is nothing to lock.
+    fioup = _Lock(settings.fioup_lock, create=False)
     try:
         if not own.take():
             raise BusyError(
@@ -86,19 +86,19 @@ def held(settings: Settings) -> Iterator[Held]:
 class _Lock:
     """A `flock` on a file, which others may remove.
 
-    In a `shared_folder` a file that root does not own is not trusted to hold anything back; `note`
-    says so then. A file that is not `made` here is locked only if there is one.
+    In a `shared_folder`, a file that root does not own is not trusted and locks nothing; `note`
+    says so then. Without `create`, the file is locked only if it exists.
     """
 
-    def __init__(self, file: Path, *, shared_folder: bool = False, made: bool = True) -> None:
+    def __init__(self, file: Path, *, shared_folder: bool = False, create: bool = True) -> None:
         self.file = file
         self.note: str | None = None
-        self._made = made
+        self._create = create
         self._shared_folder = shared_folder
         self._descriptor: int | None = None
 
     def take(self) -> bool:
-        """Hold the lock on the file that has the name now; False if another does.
+        """Take the lock on the file with this name; return False if another program has it.
 
         Raises `EarlyStartError` if the file cannot be opened.
         """
@@ -107,12 +107,12 @@ class _Lock:
                 if self._is_open():
                     return True
                 self.drop()
-                if self._is_somebodys():
+                if self._belongs_to_other():
                     return True
                 try:
                     self._descriptor = self._open()
                 except FileNotFoundError:
-                    if self._made:
+                    if self._create:
                         raise
                     return True
                 try:
@@ -132,13 +132,13 @@ class _Lock:
             ) from error
 
     def drop(self) -> None:
-        """Give the lock up."""
+        """Release the lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
     def _is_open(self) -> bool:
-        """Tell whether the file is the one that is open, not another that took its name."""
+        """Whether the open file is still the one with this name."""
         if self._descriptor is None:
             return False
         try:
@@ -148,7 +148,7 @@ class _Lock:
         here = os.fstat(self._descriptor)
         return stat.S_ISREG(here.st_mode) and os.path.samestat(there, here)
 
-    def _is_somebodys(self) -> bool:
+    def _belongs_to_other(self) -> bool:
         self.note = None
         try:
             there = self.file.lstat()
@@ -166,9 +166,9 @@ class _Lock:
 
     def _open(self) -> int:
         flags = os.O_RDONLY
-        if self._made:
+        if self._create:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT
-        # Should it be a link or a FIFO by now, it is neither followed nor waited for.
+        # If it has become a link or a FIFO, it is neither followed nor does opening it block.
         flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         return os.open(self.file, flags, 0o644)

@@ -1,7 +1,7 @@
-"""The one-shots that ended well: remembered until the end of the boot, or of dockerd.
+"""The one-shots that exited with status 0, remembered as long as the same dockerd runs.
 
-A service that ended together with dockerd looks like a one-shot that is done, and no clock tells
-them apart on a board without one. So a run writes down what it saw ending by itself.
+A service that ended together with dockerd looks like a finished one-shot, and on a board without a
+clock no time stamp distinguishes them. So a run records which ones it saw ending by themselves.
 """
 
 import json
@@ -12,13 +12,13 @@ from .container import Container
 from .settings import Settings
 from .verdict import Finished
 
-_MOST_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20
 
 
 def recall(settings: Settings, engine: str | None) -> Finished:
-    """Return the one-shots that ended well under the dockerd with the identity `engine`."""
+    """Return the one-shots that exited with status 0 under the dockerd with this identity."""
     try:
-        document = json.loads(plainfile.read(settings.finished, _MOST_BYTES))
+        document = json.loads(plainfile.read(settings.finished, _MAX_BYTES))
         if engine is None or document["engine"] != engine:
             return frozenset()
         return frozenset((str(key), str(end)) for key, end in document["containers"].items())
@@ -27,6 +27,6 @@ def recall(settings: Settings, engine: str | None) -> Finished:
 
 
 def remember(settings: Settings, engine: str | None, containers: Iterable[Container]) -> None:
-    """Write down which of `containers` are one-shots that ended well; raises OSError."""
+    """Record which of `containers` are one-shots that exited with status 0; raises OSError."""
     ended = {each.id: each.finished_at for each in containers if each.ended_well}
     record.write({"engine": engine, "containers": ended}, settings.finished)

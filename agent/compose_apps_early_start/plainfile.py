@@ -1,7 +1,7 @@
-"""Reading plain files, and nothing else, up to a bound.
+"""Reading regular files, and nothing else, up to a limit.
 
-A FIFO in the place of a file would be waited for without end, a device may act on being opened, and
-a file may have any size. Symbolic links are followed; what they lead to must be a plain file.
+Reading a FIFO may block for ever, opening a device may have effects, and a file may have any size.
+Symbolic links are followed, but must lead to a regular file.
 """
 
 import errno
@@ -12,19 +12,20 @@ from pathlib import Path
 
 
 def opened(path: Path) -> BufferedReader:
-    """Open `path` for reading in binary; the caller closes it, and bounds what is read.
+    """Open `path` for reading bytes; the caller closes it, and limits what it reads.
 
     Raises OSError: as `open` does, and EINVAL ("not a plain file") for a FIFO, a device or a
     socket.
     """
-    place = os.open(path, os.O_PATH | os.O_CLOEXEC)  # which opens nothing: a watchdog would run
+    # O_PATH opens nothing: really opening a watchdog would start it.
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         mode = os.fstat(place).st_mode
         if stat.S_ISDIR(mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not stat.S_ISREG(mode):
             raise OSError(errno.EINVAL, "not a plain file")
-        # The very same file, whatever has its name by now.
+        # The same file, even if another file has its name by now.
         descriptor = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         error.filename = str(path)
@@ -35,10 +36,10 @@ def opened(path: Path) -> BufferedReader:
 
 
 def read(path: Path, most_bytes: int) -> bytes:
-    """Return what is in the plain file `path`.
+    """Return the content of the regular file `path`.
 
     Raises OSError as `opened` does, and EFBIG ("larger than … bytes") if it holds more than
-    `most_bytes`. `strerror` is fit for a message in each case.
+    `most_bytes`. In each case, `strerror` can be used in a message.
     """
     with opened(path) as stream:
         data = stream.read(most_bytes + 1)

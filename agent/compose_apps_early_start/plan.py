@@ -1,4 +1,4 @@
-"""Pure: what is to be done for each app, as plain data. `start` executes it, `plan` prints it."""
+"""Pure: the steps for each app, as plain data. `start` executes them, `plan` prints them."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from .container import Container, Listed, State
 from .preloaded import App
 from .selection import Selection
 from .store import Image, StoreError
-from .verdict import Finished, needs_no_up
+from .verdict import Finished, is_up_to_date
 
 
 class Action(Enum):
@@ -23,9 +23,9 @@ class Action(Enum):
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that is done for an app, in the order in which the plan lists them.
+    """One action for an app. The plan lists actions in the order of their execution.
 
-    `image` is the one that is loaded.
+    `image` is the image to load.
     """
 
     action: Action
@@ -34,7 +34,7 @@ class Step:
 
 @dataclass(frozen=True)
 class AppPlan:
-    """What is to be done for one app. No step: it runs as wanted, or it has a `failure`."""
+    """The steps for one app. Without steps, it runs as wanted or has a `failure`."""
 
     app: App
     steps: tuple[Step, ...]
@@ -42,15 +42,15 @@ class AppPlan:
     failure: Failure | None = None
 
     def does(self, action: Action) -> bool:
-        """Tell whether one of the steps does `action`."""
+        """Whether one of the steps is `action`."""
         return any(step.action is action for step in self.steps)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done for each app of the selection, in order of dispatch.
+    """The steps for each app of the selection, in the order of their start.
 
-    `engine_known` is False where the engine was not asked: images and containers are unchecked.
+    `engine_known` is False if the engine was not asked. Images and containers are then unchecked.
     """
 
     selection: Selection
@@ -64,10 +64,10 @@ def make(
     finished: Finished,
     stored: Mapping[str, Image | StoreError],
 ) -> Plan:
-    """Plan the `selection` for an engine in `state`, or for one that was not asked (None).
+    """Plan the `selection` for an engine in `state`, or None if the engine was not asked.
 
-    `finished` are the one-shots that ended well under this engine, `stored` what the store holds of
-    the images that the engine lacks, by reference.
+    `finished` are the one-shots that exited with status 0 under this engine. `stored` are the
+    images in the store that the engine lacks, by reference.
     """
     return Plan(
         selection=selection,
@@ -93,13 +93,13 @@ def _plan_app(
         return AppPlan(app, (), failure=failure)
     missing = tuple(image for image in app.images if image not in state.images)
     loads, error = _loads(missing, stored)
-    if needs_no_up(app, own, finished):
-        # What is damaged or lost beside containers that run is put back for the next start, and
-        # for aktualizr-lite, which would take down an app without its images.
+    if is_up_to_date(app, own, finished):
+        # Restore damaged files and lost images of running containers for the next start, and for
+        # aktualizr-lite, which would stop an app without its images.
         return AppPlan(app, (*restore, *loads), missing)
     if len(loads) < len(missing):
-        return AppPlan(app, (), missing, _not_there(missing, error))
-    # Newer versions of compose make such a container anew, so it must be done before their `up`.
+        return AppPlan(app, (), missing, _missing_images(missing, error))
+    # Newer versions of compose recreate such a container, so reconnect it before `up`.
     reconnect = any(each.without_network or each.lost_networks(state.networks) for each in own)
     reconnects = (Step(Action.RECONNECT),) if reconnect else ()
     return AppPlan(app, (*restore, *loads, *reconnects, Step(Action.UP)), missing)
@@ -108,14 +108,14 @@ def _plan_app(
 def _loads(
     missing: tuple[str, ...], stored: Mapping[str, Image | StoreError]
 ) -> tuple[tuple[Step, ...], StoreError | None]:
-    """Return the steps for those images that the store has, and what is wrong with another."""
+    """Return the steps for the images in the store, and the error of another image."""
     found = [stored.get(reference) for reference in missing]
     errors = [each for each in found if isinstance(each, StoreError)]
     loads = tuple(Step(Action.LOAD, each) for each in found if isinstance(each, Image))
     return loads, errors[0] if errors else None
 
 
-def _not_there(missing: tuple[str, ...], error: StoreError | None) -> Failure:
+def _missing_images(missing: tuple[str, ...], error: StoreError | None) -> Failure:
     if error:
         return Failure(error.cause, str(error))
     more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
@@ -123,7 +123,7 @@ def _not_there(missing: tuple[str, ...], error: StoreError | None) -> Failure:
 
 
 def _foreign(app: App, listed: Collection[Listed]) -> Failure | None:
-    # Compose would take them for containers of this app.
+    # Compose would treat them as containers of this app.
     for each in listed:
         if each.project == app.project and each.folder != str(app.folder):
             return Failure(
@@ -135,7 +135,7 @@ def _foreign(app: App, listed: Collection[Listed]) -> Failure | None:
 
 
 def _paused(own: Collection[Container]) -> Failure | None:
-    # Compose would replace it.
+    # Compose would replace a paused container.
     for each in own:
         if each.state == "paused":
             return Failure(Cause.PAUSED, f"container {each.name!r} is paused")

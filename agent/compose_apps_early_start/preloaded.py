@@ -1,7 +1,7 @@
 """The preloaded apps: the folders of `/var/sota/compose-apps`, and what their compose files name.
 
 A published compose file is pinned and plain, so PyYAML reads from it exactly what the plan needs.
-Compose itself is asked about anything else: interpolation, `include`, `extends`, profiles, merge
+Anything else is left to compose: interpolation, `include`, `extends`, profiles, merge
 keys, tags, several documents, other files, or `COMPOSE_*` in `.env`.
 """
 
@@ -23,11 +23,11 @@ from .store import Store, StoreError, Version
 
 COMPOSE_FILE = "docker-compose.yml"
 PUBLISHED_HASH_LABEL = "io.compose-spec.config-hash"
-"""Set on every service by publishing; aktualizr-lite compares it with the container's label."""
+"""Publishing sets this label on every service; aktualizr-lite compares it with the container's."""
 
-MOST_BYTES = 1 << 20
-MOST_NODES = 100_000
-MOST_DEPTH = 100
+MAX_BYTES = 1 << 20
+MAX_NODES = 100_000
+MAX_DEPTH = 100
 
 _SIBLINGS_THAT_WIN = (
     "compose.yaml",
@@ -38,17 +38,17 @@ _SIBLINGS_THAT_WIN = (
     "docker-compose.override.yaml",
 )
 
-# The base loader makes text of every scalar: `on:` stays a service's name, and no value has to fit
-# a tag or a YAML 1.1 type that compose does not know either.
+# The base loader reads every scalar as text. So `on:` can be the name of a service, and no value
+# has to fit a tag or a YAML 1.1 type, which compose does not know either.
 _Loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 AskCompose = Callable[[Path], Mapping[str, Any] | Failure]
-"""What compose makes of the app in a folder: `docker compose config --format json`."""
+"""Returns the output of `docker compose config --format json` for the app in a folder."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """One service of an app, as its containers will be made; `replicas` of them."""
+    """One service of an app, which gets `replicas` containers."""
 
     name: str
     image: str
@@ -58,7 +58,7 @@ class Service:
 
 @dataclass(frozen=True)
 class App:
-    """A preloaded app. With a `failure`, nothing more can be done for it here."""
+    """A preloaded app. If it has a `failure`, it cannot be started."""
 
     name: str
     folder: Path
@@ -70,27 +70,27 @@ class App:
 
     @property
     def from_store(self) -> bool:
-        """Whether its folder is missing or damaged, and has to be put back from the store."""
+        """Whether its folder is missing or damaged, and has to be restored from the store."""
         return self.restorable is not None and bool(self.restorable.damaged)
 
     @property
     def images(self) -> tuple[str, ...]:
-        """The image references of all services, once each, as the compose file writes them."""
+        """The image references of all services, each once, as written in the compose file."""
         return tuple(dict.fromkeys(service.image for service in self.services))
 
 
 @dataclass(frozen=True)
 class Listing:
-    """What lies in `compose-apps`: names of apps, and of what is none (a file, a hidden folder)."""
+    """The entries of `compose-apps`: apps, and others such as files and hidden folders."""
 
     apps: tuple[str, ...] = ()
-    strays: tuple[str, ...] = ()
+    not_apps: tuple[str, ...] = ()
 
 
 def listing(settings: Settings) -> Listing:
     """List the folder of the preloaded apps, sorted by name; it may be missing.
 
-    Raises `EarlyStartError` if it is there and cannot be read.
+    Raises `EarlyStartError` if it exists but cannot be read.
     """
     try:
         with os.scandir(settings.compose_apps) as entries:
@@ -104,7 +104,7 @@ def listing(settings: Settings) -> Listing:
         ) from error
     return Listing(
         apps=tuple(sorted(name for name, is_app in kinds.items() if is_app)),
-        strays=tuple(sorted(name for name, is_app in kinds.items() if not is_app)),
+        not_apps=tuple(sorted(name for name, is_app in kinds.items() if not is_app)),
     )
 
 
@@ -122,11 +122,11 @@ def read(
     store: Store,
     stored: Mapping[str, tuple[Version, ...]],
 ) -> tuple[App, ...]:
-    """Read the apps called `names`, in that order; what is wrong with one is its `failure`.
+    """Read the apps called `names`, in this order; an error becomes the `failure` of the app.
 
     `stored` are the versions of apps in the `store`.
     """
-    # As the engine will know it: compose labels its containers with the resolved folder.
+    # Compose labels containers with the resolved folder, so the engine knows the app by it.
     top = settings.compose_apps.resolve()
     installed = installed_uris(settings.installed_versions) if stored else {}
     apps = []
@@ -137,14 +137,14 @@ def read(
         except OSError as error:
             message = f"{error.filename or top / name}: {error.strerror}"
             apps.append(_broken(top / name, Cause.APP_FOLDER_UNREADABLE, message))
-        except Exception as error:  # whatever it is, it is this app's alone
+        except Exception as error:  # whatever happens, only this app fails
             failure = Failure.unexpected(error)
             apps.append(_failed(top / name, failure))
     return tuple(_without_shared_project(app, apps) for app in apps)
 
 
 def _without_shared_project(app: App, apps: list[App]) -> App:
-    # Each of the two would take the other's containers for its own.
+    # Each of the two apps would treat the other's containers as its own.
     others = [
         each
         for each in apps
@@ -168,7 +168,7 @@ def _failed(folder: Path, failure: Failure) -> App:
 
 
 def project_name(name: str) -> str:
-    """Return the project name that compose makes of a folder's name, or of `name:`.
+    """Return the project name that compose derives from a folder's name, or from `name:`.
 
     Source: compose-go, NormalizeProjectName.
     """
@@ -181,7 +181,7 @@ def _read_app(
     if folder.is_symlink():
         return _broken(folder, Cause.APP_FOLDER_INVALID, "the app's folder is a symbolic link")
     if not folder.name.isprintable():
-        # Labels and the Engine API hold text: the containers would not be found by this folder.
+        # Labels and the Engine API hold text, so containers could not be found by this folder.
         return _broken(
             folder, Cause.APP_FOLDER_INVALID, "the folder's name is not printable UTF-8 text"
         )
@@ -195,7 +195,7 @@ def _read_app(
     if isinstance(restorable, Failure):
         if restorable.cause is not Cause.STORE_DAMAGED or not folder.exists():
             return _broken(folder, restorable.cause, restorable.message)
-        # The folder may well do without the store.
+        # The app may not need the store.
         notes.append(restorable.message)
         restorable = None
     from_store = restorable if restorable and restorable.damaged else None
@@ -234,7 +234,7 @@ def _read_app(
     services = tuple(
         service
         for name, content in document["services"].items()
-        # What a provider makes is no container.
+        # A provider does not create a container.
         if "provider" not in _mapping(content)
         and (service := _service(name, _mapping(content), project)).replicas
     )
@@ -242,7 +242,7 @@ def _read_app(
 
 
 def _service(name: str, service: Mapping[str, Any], project: str) -> Service:
-    # Without `image:` compose looks for what it would have built.
+    # Without `image:`, compose uses the name of the image that it would build.
     image = str(service.get("image") or f"{project}-{name}")
     replicas = _mapping(service.get("deploy")).get("replicas", service.get("scale"))
     return Service(
@@ -261,14 +261,14 @@ def _labels(service: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    """Return `value`, or nothing for a null: compose says None, the base loader its text."""
+    """Return `value`, or None for a null, which the base loader reads as text."""
     return {} if value is None or value in _NULLS else value
 
 
 def _load(file: Path) -> Mapping[str, Any] | Failure | None:
-    """Read a compose file; None for YAML that two parsers may read differently."""
+    """Read a compose file; return None for YAML that two parsers may read differently."""
     try:
-        data = plainfile.read(file, MOST_BYTES)
+        data = plainfile.read(file, MAX_BYTES)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return Failure(Cause.COMPOSE_FILE_MISSING, f"there is no {file.name} in {file.parent}")
     except OSError as error:
@@ -277,9 +277,9 @@ def _load(file: Path) -> Mapping[str, Any] | Failure | None:
 
 
 def _load_stored(store: Store, version: Version) -> Mapping[str, Any] | Failure:
-    """Read the compose file out of the bundle in the store, where compose cannot see it.
+    """Read the compose file in a bundle of the store, where compose cannot read it.
 
-    Publishing has resolved everything in it but the profiles.
+    Publishing has resolved everything in it except profiles.
     """
     try:
         data = bundle.compose_file(store, version, store.manifest(version), COMPOSE_FILE)
@@ -302,8 +302,8 @@ def _load_stored(store: Store, version: Version) -> Mapping[str, Any] | Failure:
 def _parse(data: bytes, name: str) -> Mapping[str, Any] | Failure | None:
     if not data.strip():
         return Failure(Cause.COMPOSE_FILE_INVALID, f"{name} is empty")
-    if len(data) > MOST_BYTES:
-        return Failure(Cause.COMPOSE_FILE_INVALID, f"{name} is larger than {MOST_BYTES >> 20} MiB")
+    if len(data) > MAX_BYTES:
+        return Failure(Cause.COMPOSE_FILE_INVALID, f"{name} is larger than {MAX_BYTES >> 20} MiB")
     try:
         document = _construct(data)
     except yaml.YAMLError as error:
@@ -319,18 +319,18 @@ def _parse(data: bytes, name: str) -> Mapping[str, Any] | Failure | None:
 
 
 _NOT_PLAIN = object()
-"""Stands for YAML with several documents, tags or merge keys, or anchors that PyYAML refuses."""
+"""Marks YAML with several documents, tags, merge keys, or anchors that PyYAML refuses."""
 
 
 def _construct(data: bytes) -> Any:
     """Return the document in `data`, or `_NOT_PLAIN`.
 
-    Raises ValueError for one that is made to exhaust the reader, yaml.YAMLError for one that is
-    none.
+    Raises ValueError for a malicious document that would exhaust memory, yaml.YAMLError for text
+    that is not YAML.
     """
     depth = documents = 0
     plain = data[:1].isascii()  # no byte-order mark
-    # The depth comes from the event stream, for libyaml composes nodes by recursion in C.
+    # Measure the depth in the event stream, because libyaml composes nodes by recursion in C.
     for event in yaml.parse(data, Loader=_Loader):
         if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
             depth += 1
@@ -338,8 +338,8 @@ def _construct(data: bytes) -> Any:
             depth -= 1
         elif isinstance(event, yaml.DocumentStartEvent):
             documents += 1
-        if depth > MOST_DEPTH:
-            raise ValueError(f"nested deeper than {MOST_DEPTH} levels")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
         if getattr(event, "tag", None) or getattr(event, "value", None) == "<<":
             plain = False
     if documents > 1:
@@ -349,19 +349,19 @@ def _construct(data: bytes) -> Any:
         node = loader.get_single_node()
         if node is None:
             return None
-        if _expanded_size(node, {}) > MOST_NODES:
-            raise ValueError(f"its aliases expand to more than {MOST_NODES} nodes")
+        if _expanded_size(node, {}) > MAX_NODES:
+            raise ValueError(f"its aliases expand to more than {MAX_NODES} nodes")
         return loader.construct_document(node) if plain else _NOT_PLAIN
     except yaml.composer.ComposerError:
-        return _NOT_PLAIN  # an anchor may be given twice, which PyYAML does not know
+        return _NOT_PLAIN  # YAML allows duplicate anchors, but PyYAML does not
     finally:
         loader.dispose()
 
 
 def _expanded_size(node: yaml.Node, known: dict[int, int]) -> int:
-    """Count the nodes below `node` with every alias written out."""
+    """Count the nodes below `node` with all aliases expanded."""
     if id(node) not in known:
-        known[id(node)] = MOST_NODES + 1  # an alias to one of its own parents never ends
+        known[id(node)] = MAX_NODES + 1  # an alias to one of its own parents is endless
         children: list[yaml.Node] = []
         if isinstance(node, yaml.SequenceNode):
             children = node.value
@@ -380,7 +380,7 @@ def _one_line(error: yaml.YAMLError) -> str:
 def _shape_problem(document: object) -> str | None:
     if not isinstance(document, dict):
         return "not a mapping"
-    if "include" in document:  # compose says what is wrong with that
+    if "include" in document:  # compose reports the error
         return None
     services = document.get("services", {})
     if not isinstance(services, dict):
@@ -394,7 +394,7 @@ def _shape_problem(document: object) -> str | None:
 
 
 def _is_clear(document: Mapping[str, Any]) -> bool:
-    """Tell whether project, services, images and replicas follow from this text alone."""
+    """Whether project, services, images and replicas depend on this text alone."""
     if "include" in document or not _is_literal(document.get("name", "none")):
         return False
     return all(_is_clear_service(each) for each in document["services"].values())
@@ -426,7 +426,7 @@ _COUNT = re.compile(r"0|[1-9][0-9]{0,3}")
 
 
 def _is_literal(value: Any) -> bool:
-    """Tell whether `value` is text that compose takes as it is written."""
+    """Whether `value` is text that compose uses as written."""
     return isinstance(value, str) and "$" not in value and value not in _NULLS
 
 
@@ -434,11 +434,11 @@ _NULLS = ("", "~", "null", "Null", "NULL")
 
 
 def _sets_compose_variables(env_file: Path) -> bool:
-    """Tell whether `.env` sets COMPOSE_FILE, COMPOSE_PROFILES, COMPOSE_PROJECT_NAME or the like.
+    """Whether `.env` sets COMPOSE_FILE, COMPOSE_PROFILES, COMPOSE_PROJECT_NAME or the like.
 
     Raises OSError if it is there and cannot be read.
     """
     try:
-        return b"COMPOSE_" in plainfile.read(env_file, MOST_BYTES)
+        return b"COMPOSE_" in plainfile.read(env_file, MAX_BYTES)
     except FileNotFoundError:
         return False

@@ -1,4 +1,4 @@
-"""What apps are at this moment, as dockerd tells it: yesterday's verdict is not today's."""
+"""The current state of apps, as dockerd reports it, because a verdict may be old."""
 
 import os
 from collections.abc import Collection, Mapping
@@ -10,18 +10,18 @@ from .errors import EngineError
 from .settings import Settings
 
 SECONDS = 2.0
-"""For dockerd to answer. It is asked only if it runs: a connection could start it."""
+"""The time-out of dockerd in seconds. It is asked only if it runs: connecting could start it."""
 
 
 def ask(settings: Settings, record: Mapping[str, Any]) -> Mapping[str, str] | None:
-    """Return what each app of a record is now, in a few words; None if dockerd cannot tell."""
+    """Return the current state of each app in a record, in a few words; None if it is unknown."""
     if not _dockerd_runs(settings):
         return None
     from .engine import Engine  # loads the docker SDK
 
     folders = [app["folder"] for app in record["apps"] if app["folder"]]
     try:
-        containers = Engine.connect(settings, SECONDS).hurried(SECONDS).containers(*folders)
+        containers = Engine.connect(settings, SECONDS).with_timeout(SECONDS).containers(*folders)
     except EngineError:
         return None
     return {app["name"]: words(app, containers) for app in record["apps"]}
@@ -37,7 +37,7 @@ def _dockerd_runs(settings: Settings) -> bool:
 
 
 def words(app: Mapping[str, Any], containers: Collection[Container]) -> str:
-    """Say what an app of a record is, by the `containers` that are there now."""
+    """Describe the state of an app by its current `containers`."""
     own = [each for each in containers if each.folder == app["folder"] and not each.one_off]
     there = {each.id for each in own}
     services = {each.service for each in own}

@@ -1,4 +1,4 @@
-"""`plan`: the plan that `start` would execute now, shown and not executed."""
+"""`plan`: show the plan that `start` would execute now."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from .store import Image, StoreError
 from .verdict import Finished
 
 SCHEMA = 1
-"""Of the JSON; raised when a key changes its meaning or goes away."""
+"""The version of the JSON document. It grows when a key changes its meaning or is removed."""
 
 ENGINE_SECONDS = 2.0
-"""A dockerd that is up is asked; one that only starts is not waited for."""
+"""The time-out for dockerd in seconds. A running dockerd is asked, but a start is not awaited."""
 
 
 @dataclass(frozen=True)
 class Preview:
-    """The plan, and what it was made from. `unchecked` says what could not be found out."""
+    """The plan and its inputs. `unchecked` says what could not be checked."""
 
     plan: Plan
     settings: Settings
@@ -32,7 +32,7 @@ class Preview:
 
 
 def preview(settings: Settings) -> Preview:
-    """Make the plan. Needs no dockerd, and no lock; changes nothing.
+    """Make the plan. This needs neither dockerd nor a lock, and changes nothing.
 
     Raises `EarlyStartError` if the files of the device cannot be read.
     """
@@ -63,7 +63,7 @@ def to_json(shown: Preview) -> dict[str, Any]:
         "shortlist": str(shown.settings.default_apps) if wanted.shortlisted else None,
         "apps": [_app_to_json(each, shown) for each in shown.plan.apps],
         "unknown": [{"name": each.name, "nearest": each.nearest} for each in wanted.unknown],
-        "strays": list(wanted.strays),
+        "strays": list(wanted.not_apps),
         "unchecked": list(shown.unchecked),
     }
 
@@ -125,8 +125,8 @@ def _lines(shown: Preview) -> Iterator[str]:
     for unknown in wanted.unknown:
         nearest = f"; did you mean {unknown.nearest!r}?" if unknown.nearest else ""
         yield f"Not preloaded: {unknown.name!r}{nearest}"
-    for stray in wanted.strays:
-        yield f"No app, left alone: {shown.settings.compose_apps / stray}"
+    for name in wanted.not_apps:
+        yield f"No app, left alone: {shown.settings.compose_apps / name}"
     for unchecked in shown.unchecked:
         yield f"Not checked: {unchecked}"
 

@@ -1,39 +1,39 @@
-"""How far something is that has a known number of bytes: how many, how fast, how long yet."""
+"""The progress of an action with a known number of bytes: how many, how fast, how much longer."""
 
 import time
 from collections.abc import Callable
 
-TELL_SECONDS = 5.0
-"""Between two words."""
+REPORT_SECONDS = 5.0
+"""The time between two reports, in seconds."""
 
 
 class Meter:
-    """Counts bytes, and says now and then how far it is."""
+    """Counts bytes, and reports the progress now and then."""
 
     def __init__(
         self,
         total: int,
-        tell: Callable[[str], None],
+        on_progress: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`total` is in bytes; `clock` returns seconds."""
         self._total = total
-        self._tell = tell
+        self._on_progress = on_progress
         self._clock = clock
-        self._began = self._told_at = clock()
+        self._start = self._reported_at = clock()
         self.done = 0
 
     def add(self, size: int) -> None:
-        """Count `size` bytes more."""
+        """Count `size` more bytes."""
         self.done += size
         now = self._clock()
-        if now - self._told_at >= TELL_SECONDS:
-            self._told_at = now
-            self._tell(words(self.done, self._total, now - self._began))
+        if now - self._reported_at >= REPORT_SECONDS:
+            self._reported_at = now
+            self._on_progress(words(self.done, self._total, now - self._start))
 
 
 def words(done: int, total: int, seconds: float) -> str:
-    """Say how far it is after so many `seconds`."""
+    """Describe the progress after this number of `seconds`."""
     text = f"{megabytes(done)} of {megabytes(total)}"
     if not done or seconds < 1.0:
         return text
@@ -43,5 +43,5 @@ def words(done: int, total: int, seconds: float) -> str:
 
 
 def megabytes(size: int) -> str:
-    """Write a number of bytes for people."""
+    """Return a number of bytes as text for people."""
     return f"{size / 1e6:.1f} MB"

@@ -1,6 +1,6 @@
-"""STATUS=, the line that `systemctl status` shows: while something happens it is never old.
+"""STATUS=, the line that `systemctl status` shows, which is updated during a run.
 
-Source: sd_notify(3). Nothing of it goes to the journal.
+Source: sd_notify(3). It does not appear in the journal.
 """
 
 import threading
@@ -10,35 +10,35 @@ from collections.abc import Callable, Mapping
 from .report import Event, Kind, line, printable
 
 BEAT_SECONDS = 3.0
-"""Between two lines; with the time to ask what holds dockerd up that is 5 seconds at the most."""
+"""The time between two lines in seconds; with the request below, at most 5 seconds pass."""
 
 ASK_SECONDS = 5.0
-"""Between two questions for that: it takes a process, while dockerd is to start."""
+"""The time between two requests for what dockerd waits for, in seconds; each starts a process."""
 
-MOST_APPS = 3
-"""Which one line has room for."""
+MAX_APPS = 3
+"""The maximum number of apps in the line."""
 
-_ENDS = (Kind.SKIPPED, Kind.FINISHED, Kind.ABORTED, Kind.DEGRADED)
-_DECIDES = (Kind.RUNNING, Kind.FAILED)
-_ASIDE = (Kind.NOTE, Kind.UNKNOWN, Kind.HEALED, Kind.REPLACED)
-"""They tell what was done, not what is going on."""
+_RUN_ENDS = (Kind.SKIPPED, Kind.FINISHED, Kind.ABORTED, Kind.DEGRADED)
+_VERDICTS = (Kind.RUNNING, Kind.FAILED)
+_REMARKS = (Kind.NOTE, Kind.UNKNOWN, Kind.HEALED, Kind.REPLACED)
+"""These events say what was done, not what is in progress."""
 
 
 class Pulse:
-    """The listener that tells systemd each event, and between events what goes on, and how long.
+    """The listener that sends each event to systemd and, between events, what is in progress.
 
-    `notify` sends a text to systemd. `held_up_by` says, perhaps, what dockerd waits for; it is
-    asked in the thread of this object only.
+    `notify` sends a text to systemd. `holding_up` returns what dockerd waits for, or None; only the
+    thread of this object calls it.
     """
 
     def __init__(
         self,
         notify: Callable[[str], None],
-        held_up_by: Callable[[], str | None],
+        holding_up: Callable[[], str | None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._notify = notify
-        self._held_up_by = held_up_by
+        self._holding_up = holding_up
         self._clock = clock
         self._lock = threading.Lock()
         self._asked_at = clock()
@@ -49,11 +49,11 @@ class Pulse:
         self._thread: threading.Thread | None = None
 
     def __call__(self, event: Event) -> None:
-        """Tell `event` at once."""
+        """Send `event` at once."""
         with self._lock:
             self._enter(event)
             self._say(line(event))
-        if event.kind in _ENDS:
+        if event.kind in _RUN_ENDS:
             self._ended.set()
         elif self._thread is None:
             self._thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
@@ -67,22 +67,22 @@ class Pulse:
             elif event.kind is Kind.READY:
                 self._waiting = None
             return
-        if event.kind in _ASIDE:
+        if event.kind in _REMARKS:
             return
         self._waiting = None
         before = self._apps.pop(event.app, None)
-        if event.kind not in _DECIDES:
-            goes_on = before and before[0].kind is event.kind
-            self._apps[event.app] = (event, before[1] if before and goes_on else now)
+        if event.kind not in _VERDICTS:
+            continues = before and before[0].kind is event.kind
+            self._apps[event.app] = (event, before[1] if before and continues else now)
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
             self.beat()
 
     def beat(self) -> None:
-        """Tell what goes on now."""
+        """Send what is in progress now."""
         if self._waiting and self._clock() - self._asked_at >= ASK_SECONDS:
-            self._reason = self._held_up_by()
+            self._reason = self._holding_up()
             self._asked_at = self._clock()
         with self._lock:
             text = self._text(self._clock())
@@ -96,27 +96,27 @@ class Pulse:
             return f"{message}, {now - since:.0f} s{reason}"
         apps = [
             f"{name}: {event.message}, {now - since:.0f} s"
-            for name, (event, since) in list(self._apps.items())[:MOST_APPS]
+            for name, (event, since) in list(self._apps.items())[:MAX_APPS]
         ]
-        if len(self._apps) > MOST_APPS:
-            apps.append(f"and {len(self._apps) - MOST_APPS} more apps")
+        if len(self._apps) > MAX_APPS:
+            apps.append(f"and {len(self._apps) - MAX_APPS} more apps")
         return "; ".join(apps)
 
     def _say(self, text: str) -> None:
-        # sdnotify encodes as latin-1, and drops in silence what it cannot encode.
-        # A line end would begin another of systemd's variables.
+        # sdnotify encodes as latin-1, and silently drops other characters. A line break would begin
+        # another variable of sd_notify.
         self._notify(f"STATUS={printable(text).encode('ascii', errors='replace').decode()}")
 
 
 def status(
-    environment: Mapping[str, str], held_up_by: Callable[[], str | None]
+    environment: Mapping[str, str], holding_up: Callable[[], str | None]
 ) -> Callable[[Event], None]:
-    """Return a listener that shows how far the run is in `systemctl status`.
+    """Return a listener that shows the progress of the run in `systemctl status`.
 
-    Does nothing where systemd does not listen. `held_up_by` is as for `Pulse`.
+    It does nothing if systemd does not listen. `holding_up` is as for `Pulse`.
     """
     if "NOTIFY_SOCKET" not in environment:
         return lambda event: None
     import sdnotify
 
-    return Pulse(sdnotify.SystemdNotifier().notify, held_up_by)
+    return Pulse(sdnotify.SystemdNotifier().notify, holding_up)

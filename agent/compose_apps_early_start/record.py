@@ -1,4 +1,4 @@
-"""The record of a run: what it has done so far, in a file that is kept up to date.
+"""The record of a run: everything that it has done so far, in a file that is kept up to date.
 
 docs/record.md explains every key, status.schema.json describes them for programs.
 """
@@ -21,18 +21,18 @@ from .settings import Settings
 from .shortlist import UnknownName
 
 SCHEMA = 2
-"""Raised when a key changes its meaning or goes away; new keys may come without."""
+"""The version of the format. It grows when a key changes its meaning or is removed."""
 
-MOST_STEPS = 64
-"""Of one app, or of the run. When there are more, those in the middle go."""
+MAX_STEPS = 64
+"""The maximum number of steps of an app or of the run. Steps in the middle are left out."""
 
-MOST_RESTARTS = 32
-"""Of one container, whose time is kept."""
+MAX_RESTARTS = 32
+"""The maximum number of restarts of a container whose times are recorded."""
 
 
 @dataclass
 class Step:
-    """`state` is entered at `uptime`, in seconds since the kernel's start."""
+    """A `state` that began at `uptime`, in seconds since the kernel's start."""
 
     state: str
     uptime: float
@@ -40,9 +40,9 @@ class Step:
 
 @dataclass
 class ContainerRecord:
-    """One container of an app, as the run saw it last. `_uptime`: seconds since the kernel's start.
+    """One container of an app in its last known state. `_uptime`: seconds since the kernel's start.
 
-    `state` and `health` are dockerd's words.
+    `state` and `health` have dockerd's values.
     """
 
     id: str = ""
@@ -82,7 +82,7 @@ class AppRecord:
     containers: list[ContainerRecord] = field(default_factory=list)
 
     def saw(self, containers: Collection[Container]) -> None:
-        """Enter the containers of the app as they are now."""
+        """Record the current state of the app's containers."""
         before = {each.id: each for each in self.containers}
         self.containers = [_seen(each, before.get(each.id)) for each in containers]
 
@@ -91,8 +91,8 @@ class AppRecord:
 class RunRecord:
     """One run. `state` is one of: running, ok, degraded, failed, interrupted.
 
-    `exit_status` is None while the run goes on, `engine_wait_seconds` None if dockerd never was
-    ready or was not needed.
+    `exit_status` is None while the run is in progress. `engine_wait_seconds` is None if dockerd was
+    never ready or was not needed.
     """
 
     agent_version: str | None = None
@@ -128,10 +128,10 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, document: Any) -> "RunRecord":
-        """Return the record that a file holds, perhaps one of an older agent.
+        """Return the record in a document, which an older agent may have written.
 
-        What is missing in it, or is of another type, is as if the run had not come to it. Raises
-        ValueError if `document` is no record, or of a schema that is not known.
+        Keys that are missing or have another type count as not reached by the run. Raises
+        ValueError if `document` is not a record, or has an unknown schema.
         """
         if not isinstance(document, dict) or not isinstance(document.get("state"), str):
             raise ValueError("not a record of a run")
@@ -147,12 +147,12 @@ class RunRecord:
         return next(each for each in self.apps if each.name == name)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as the object that the status file holds."""
+        """Return the record as the object in the status file."""
         return {"schema": self.schema, **asdict(self)}
 
 
 def _read(kind: Any, document: Mapping[str, Any]) -> Any:
-    """Make the dataclass `kind` of those keys of `document` that have the right type."""
+    """Make the dataclass `kind` from the keys of `document` that have the right type."""
     hints = get_type_hints(kind)
     values: dict[str, Any] = {}
     for each in fields(kind):
@@ -193,7 +193,7 @@ def _seen(container: Container, before: ContainerRecord | None) -> ContainerReco
     if healthy is None and container.health == "healthy":
         healthy = now
     restarts = list(before.restart_uptimes) if before else []
-    if before and container.restarts > before.restarts and len(restarts) < MOST_RESTARTS:
+    if before and container.restarts > before.restarts and len(restarts) < MAX_RESTARTS:
         restarts.append(now)
     return ContainerRecord(
         id=container.id,
@@ -214,7 +214,7 @@ def _seen(container: Container, before: ContainerRecord | None) -> ContainerReco
 class Recorder:
     """The listener that keeps the record, and its file, up to date.
 
-    `warn` is told once, in one line, if the file cannot be written; the run goes on without it.
+    `warn` is called once with a message if the file cannot be written; the run continues.
     """
 
     def __init__(self, settings: Settings, warn: Callable[[str], None]) -> None:
@@ -227,7 +227,7 @@ class Recorder:
     def begin(
         self, apps: Iterable[AppRecord], unknown: Iterable[UnknownName], target: str | None = None
     ) -> None:
-        """Enter what the run is about."""
+        """Record the apps of the run."""
         self.record.apps = list(apps)
         self.record.unknown = [asdict(each) for each in unknown]
         self.record.target = target
@@ -235,7 +235,7 @@ class Recorder:
             _step(app.steps, app.state)
 
     def __call__(self, event: Event) -> None:
-        """Enter `event`; what comes after the end is not part of the record."""
+        """Record `event`; events after the end are not part of the record."""
         if self.record.exit_status is not None or event.kind in (Kind.UNKNOWN, Kind.NOTE):
             return
         seconds = None if event.seconds is None else round(event.seconds, 3)
@@ -246,7 +246,7 @@ class Recorder:
                 self.record.engine_wait_seconds = seconds
             if event.kind is Kind.ABORTED:
                 self.record.message, self.record.hint = event.message, event.hint
-        # A call that ends after its app was given up changes nothing of that.
+        # A call that ends after its app was given up changes nothing.
         elif event.kind in _APP_STATES and self.record.app(event.app).state != "failed":
             app = self.record.app(event.app)
             app.state = _APP_STATES[event.kind]
@@ -262,17 +262,17 @@ class Recorder:
         self._write(self._settings.run_status)
 
     def saw(self, app: str, containers: Collection[Container]) -> None:
-        """Enter what was seen of the containers of `app`; the next event writes it down."""
+        """Record the state of the containers of `app`; the next event writes it to the file."""
         if self.record.exit_status is None:
             self.record.app(app).saw(containers)
 
     def end(self, state: str, exit_status: int) -> None:
-        """Close the record, and keep it as that of the last run."""
+        """Close the record, and save it as the last run."""
         self.record.state = state
         self.record.exit_status = exit_status
         self.record.seconds = round(time.monotonic() - self._began, 3)
         _step(self.record.steps, "ended")
-        # Should the disk not take it, /run still tells how it ended.
+        # If it cannot be written, the file in /run still has the outcome.
         self._write(self._settings.run_status)
         self._history.make_room()
         if self._write(self._settings.last_run):
@@ -309,22 +309,22 @@ def _step(steps: list[Step], state: str) -> None:
     if steps and steps[-1].state == state:
         return
     steps.append(Step(state, uptime.now()))
-    if len(steps) > MOST_STEPS:
-        del steps[MOST_STEPS // 2]
+    if len(steps) > MAX_STEPS:
+        del steps[MAX_STEPS // 2]
 
 
 def write(document: Mapping[str, Any], file: Path) -> None:
-    """Write `document` to `file` as JSON: whole or not at all, also across a power cut.
+    """Write `document` to `file` as JSON: completely or not at all, even with a power cut.
 
-    Raises OSError if the disk does not take it.
+    Raises OSError if it cannot be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.new")
-    # For root only, whoever starts the run: it may quote what an app keeps secret.
+    # Only root may read it, because it may quote secrets of an app.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as stream:
         os.fchmod(descriptor, 0o600)
-        # Not json.dump, nor indented: that is done in Python, and takes ten times as long.
+        # Not json.dump, and no indentation: both are done in Python and take ten times as long.
         stream.write(json.dumps(document) + "\n")
         stream.flush()
         os.fsync(stream.fileno())

@@ -1,4 +1,4 @@
-"""Is this device registered, and which file says so?"""
+"""Whether this device is registered, and which file shows it."""
 
 import os
 from pathlib import Path
@@ -8,9 +8,9 @@ from .settings import Settings
 
 
 def registered_by(settings: Settings) -> Path | None:
-    """Return the first file that tells that the device is registered, None if there is none.
+    """Return the first file that shows that the device is registered; None if there is none.
 
-    Raises `EarlyStartError` if that cannot be known: `/var/sota` is for root only.
+    Raises `EarlyStartError` if it is unknown, because only root may read `/var/sota`.
     """
     for file in settings.registration_files:
         try:

@@ -1,6 +1,6 @@
-"""What happens, as events; and the listeners that show it: journal and terminal.
+"""Events, and two of their listeners: the journal and the terminal.
 
-The other listeners have modules of their own: `record`, `evidence` and `pulse`.
+The other listeners are in the modules `record`, `evidence` and `pulse`.
 """
 
 import os
@@ -16,7 +16,7 @@ from .container import Container
 
 
 class Priority(Enum):
-    """syslog's levels, as far as they are used."""
+    """The syslog levels that are used."""
 
     ERROR = 3
     WARNING = 4
@@ -25,7 +25,7 @@ class Priority(Enum):
 
 
 class Kind(Enum):
-    """The kinds of events: message id (explained in systemd/*.catalog) and priority."""
+    """The kinds of events: their message ids (explained in systemd/*.catalog) and priorities."""
 
     SKIPPED = ("96424201f0c74389ae2fc8b14836282d", Priority.INFO)
     WAITING = ("bdb541be710644c0a8949f67518dd93a", Priority.INFO)
@@ -55,10 +55,10 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Event:
-    """Something happened: `message` says it whole, the fields are for machines.
+    """An event. `message` describes it completely; the other fields are for programs.
 
-    `seconds` is how long the thing took that the event is the end of. `details` may have many
-    lines, and are for the evidence only.
+    `seconds` is the duration of an action that ends with this event. `details` may have many lines,
+    and are only for the evidence.
     """
 
     kind: Kind
@@ -71,7 +71,7 @@ class Event:
 
     @classmethod
     def failed(cls, app: str, failure: Failure, seconds: float | None = None) -> "Event":
-        """Return the event that tells that `app` does not run, and that no more is tried."""
+        """Return the event that `app` has failed for good."""
         cause = failure.cause
         return cls(
             Kind.FAILED, failure.message, app, cause.label, cause.hint, seconds, failure.details
@@ -80,33 +80,33 @@ class Event:
 
 Listener = Callable[[Event], None]
 
-Onlooker = Callable[[str, Collection[Container]], None]
-"""Is shown the containers of an app each time that somebody looks at them."""
+Observer = Callable[[str, Collection[Container]], None]
+"""Is called with the containers of an app each time they are checked."""
 
 
 class Report:
-    """Hands each event to every listener, one event at a time."""
+    """Passes each event to every listener, one event at a time."""
 
-    def __init__(self, listeners: Iterable[Listener], onlookers: Iterable[Onlooker] = ()) -> None:
+    def __init__(self, listeners: Iterable[Listener], observers: Iterable[Observer] = ()) -> None:
         self._listeners = tuple(listeners)
-        self._onlookers = tuple(onlookers)
+        self._observers = tuple(observers)
         self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
-        """Tell `event`; callable from any thread."""
+        """Report `event`; any thread may call this."""
         with self._lock:
             for listener in self._listeners:
                 listener(event)
 
     def saw(self, app: str, containers: Collection[Container]) -> None:
-        """Show the containers of `app` as they are; callable from any thread."""
+        """Pass the containers of `app` to the observers; any thread may call this."""
         with self._lock:
-            for onlooker in self._onlookers:
-                onlooker(app, containers)
+            for observer in self._observers:
+                observer(app, containers)
 
 
 def connected_to_journal(environment: Mapping[str, str]) -> bool:
-    """Tell whether systemd connected standard error to the journal (sd-daemon's JOURNAL_STREAM)."""
+    """Whether systemd connected standard error to the journal (JOURNAL_STREAM of sd-daemon)."""
     stat = os.fstat(sys.stderr.fileno())
     return environment.get("JOURNAL_STREAM") == f"{stat.st_dev}:{stat.st_ino}"
 
@@ -130,9 +130,9 @@ def journal(event: Event) -> None:
 
 
 def terminal(stream: TextIO) -> Listener:
-    """Return a listener that writes a readable line per event to `stream`.
+    """Return a listener that writes one line per event to `stream`.
 
-    A terminal or pipe that goes away ends the output, not the run.
+    If the terminal or pipe is closed, the output ends, but not the run.
     """
 
     def listen(event: Event) -> None:
@@ -145,14 +145,14 @@ def terminal(stream: TextIO) -> Listener:
 
 
 def silence(stream: TextIO) -> None:
-    """Let everything that is still written to `stream` vanish: nobody reads it any more."""
+    """Discard all further output to `stream`, which nobody reads any more."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
 
 def line(event: Event) -> str:
-    """Return the one line that tells `event`: who, what, why, how long and what to do next."""
+    """Return `event` as one line: app, cause, message, duration and the next step."""
     text = f"{event.app}: {event.message}" if event.app else event.message
     if event.cause:
         text = f"{event.app}: {event.cause}: {event.message}"
@@ -162,9 +162,9 @@ def line(event: Event) -> str:
 
 
 def printable(text: str) -> str:
-    """Return `text` with everything escaped that would end the line or steer the terminal.
+    """Return `text` with line breaks and control characters escaped.
 
-    Names of folders need not even be valid text.
+    The name of a folder may not even be valid text.
     """
     clean = text.encode("utf-8", errors="backslashreplace").decode()
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in clean)

@@ -10,7 +10,7 @@ from . import bundle, plainfile
 from .cause import Cause, Failure
 from .store import Image, Store, StoreError, Version
 
-MOST_BYTES = 16 << 20
+MAX_BYTES = 16 << 20
 """Of installed_versions: a Target takes kilobytes in it."""
 
 
@@ -48,7 +48,7 @@ def installed_target(file: Path) -> str | None:
 
 
 def _current_targets(file: Path) -> Mapping[str, Any]:
-    targets = json.loads(plainfile.read(file, MOST_BYTES))
+    targets = json.loads(plainfile.read(file, MAX_BYTES))
     return {name: target for name, target in targets.items() if target.get("is_current")}
 
 

@@ -1,4 +1,4 @@
-"""Which of the preloaded apps are wanted: the preloaded apps under the shortlist."""
+"""The wanted apps: the preloaded apps, restricted by the shortlist."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ if TYPE_CHECKING:  # it loads the docker SDK
 class Selection:
     """The apps that are wanted, in order of dispatch.
 
-    `shortlisted` is False where there is no shortlist, so that every app is taken. `unknown` are
-    names of the shortlist that no app has, `strays` what lies among the apps and is none, `store`
-    the one from which apps can be put back, `store_error` why it cannot be read.
+    `shortlisted` is False without a shortlist, when all apps are wanted. `unknown` are names on the
+    shortlist that no app has. `not_apps` are entries among the apps that are not apps. `store` is
+    the restorable store, and `store_error` says why it cannot be read.
     """
 
     shortlisted: bool
     apps: tuple[App, ...]
     unknown: tuple[UnknownName, ...]
-    strays: tuple[str, ...]
+    not_apps: tuple[str, ...]
     store: Store
     store_error: str | None = None
 
@@ -44,7 +44,7 @@ class Selection:
 
 
 def select(settings: Settings, ask: AskCompose) -> Selection:
-    """Read the shortlist, and the apps that it wants.
+    """Read the shortlist and the wanted apps.
 
     Raises `EarlyStartError` if the shortlist or the folder of the apps cannot be read.
     """
@@ -55,18 +55,18 @@ def select(settings: Settings, ask: AskCompose) -> Selection:
     store_error = None
     try:
         stored = store.versions()
-    except OSError as error:  # what lies in the apps' own folders can start all the same
+    except OSError as error:  # apps that have their folders can start without the store
         store_error = f"{error.filename}: {error.strerror}"
     known = tuple(sorted({*found.apps, *stored}))
     chosen, unknown = (known, ()) if names is None else shortlist.select(names, known)
     apps = preloaded.read(settings, chosen, ask, store, stored)
-    return Selection(names is not None, apps, unknown, found.strays, store, store_error)
+    return Selection(names is not None, apps, unknown, found.not_apps, store, store_error)
 
 
 def stored_images(
     wanted: Selection, state: State, engine: "Engine"
 ) -> Mapping[str, Image | StoreError]:
-    """Return what the store holds of the images that the engine lacks, by reference.
+    """Return the images in the store that the engine lacks, by reference.
 
     Raises `EngineError`.
     """

@@ -1,8 +1,8 @@
 """Every path and every limit of the agent, in one frozen object.
 
-The fields of `Settings` are the table from which the command line, the environment and the help
-are made: field `app_seconds` is the option `--app-seconds` and the variable
-`EARLY_START_APP_SECONDS`. The command line wins over the environment.
+The command line, the environment and the help are made from the fields of `Settings`: the field
+`app_seconds` is the option `--app-seconds` and the variable `EARLY_START_APP_SECONDS`. The command
+line takes precedence over the environment.
 """
 
 import argparse
@@ -16,17 +16,17 @@ from .errors import UsageError
 
 ENVIRONMENT_PREFIX = "EARLY_START_"
 
-MOST = 1_000_000
-"""No number is larger: poll(2) cannot wait for 25 days."""
+MAXIMUM = 1_000_000
+"""The maximum of all numbers, because poll(2) cannot wait for 25 days."""
 
 
-def _setting(default: Any, text: str, least: float = 0.0) -> Any:
-    return field(default=default, metadata={"help": text, "least": least})
+def _setting(default: Any, text: str, minimum: float = 0.0) -> Any:
+    return field(default=default, metadata={"help": text, "least": minimum})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the device keeps things, and how long and how many. Times are in seconds."""
+    """The paths and limits of a device. Times are in seconds."""
 
     root: Path = _setting(Path("/"), "the folder that all paths are below")
     engine_seconds: float = _setting(120.0, "how long to wait for dockerd, in seconds")
@@ -37,11 +37,11 @@ class Settings:
     run_seconds: float = _setting(
         600.0, "how long the run may take once dockerd is ready, in seconds"
     )
-    parallel: int = _setting(4, "how many 'docker compose up' run side by side", least=1)
+    parallel: int = _setting(4, "how many 'docker compose up' run side by side", minimum=1)
 
     @property
     def compose_apps(self) -> Path:
-        """The preloaded apps, a folder each. Source: aktualizr-lite, `compose_apps_root`."""
+        """The folder of the preloaded apps. Source: aktualizr-lite, `compose_apps_root`."""
         return self.root / "var/sota/compose-apps"
 
     @property
@@ -51,12 +51,12 @@ class Settings:
 
     @property
     def installed_versions(self) -> Path:
-        """Which version of each app belongs to this image; written by the image build."""
+        """The versions of the apps that belong to this image; the image build writes this file."""
         return self.root / "var/sota/import/installed_versions"
 
     @property
     def staging(self) -> Path:
-        """Scratch for an app's folder that is put back, on the file system of `compose_apps`."""
+        """The scratch folder for restoring apps, on the file system of `compose_apps`."""
         return self.root / "var/sota/.compose-apps-early-start"
 
     @property
@@ -66,7 +66,7 @@ class Settings:
 
     @property
     def registration_files(self) -> tuple[Path, ...]:
-        """Any of these means that the device is registered.
+        """If any of these files exists, the device is registered.
 
         Source: `sql.db` is aktualizr-lite's database; `client.pem` and `sota.toml` are written by
         lmp-device-register, before aktualizr-lite's first run.
@@ -87,12 +87,12 @@ class Settings:
 
     @property
     def aktualizr_lock(self) -> Path:
-        """aktualizr-lite holds `flock(LOCK_EX)` on it while it works."""
+        """The file on which aktualizr-lite holds `flock(LOCK_EX)` while it works."""
         return self.root / "var/lock/aklite.lock"
 
     @property
     def fioup_lock(self) -> Path:
-        """fioup, where it takes the place of aktualizr-lite, holds `flock(LOCK_EX)` on it.
+        """The file on which fioup, which may replace aktualizr-lite, holds `flock(LOCK_EX)`.
 
         Source: fioup, cmd/fioup/root.go, for a fioup that root runs.
         """
@@ -100,17 +100,17 @@ class Settings:
 
     @property
     def own_lock(self) -> Path:
-        """Held for the length of a run."""
+        """The lock that a run holds."""
         return self.root / "run/compose-apps-early-start/lock"
 
     @property
     def run_status(self) -> Path:
-        """The status file while a run goes on."""
+        """The status file of a run in progress."""
         return self.root / "run/compose-apps-early-start/status.json"
 
     @property
     def finished(self) -> Path:
-        """The one-shots that ended well under the dockerd of this boot."""
+        """The one-shots that exited with status 0 under the dockerd of this boot."""
         return self.root / "run/compose-apps-early-start/finished.json"
 
     @property
@@ -120,27 +120,27 @@ class Settings:
 
     @property
     def runs(self) -> Path:
-        """The status files of the runs before the last one, by the number of the run."""
+        """The folder with the status files of earlier runs, named by the number of the run."""
         return self.root / "var/lib/compose-apps-early-start/runs"
 
     @property
     def evidence(self) -> Path:
-        """What the containers and compose said in the last run in which something failed."""
+        """The last output of containers and compose in the last run in which something failed."""
         return self.root / "var/lib/compose-apps-early-start/evidence.json"
 
     @property
     def disabled(self) -> Path:
-        """If it is there, the unit does not start anything."""
+        """If this file exists, the unit does not start anything."""
         return self.root / "etc/compose-apps-early-start.disabled"
 
     @property
     def slow_loads(self) -> Path:
-        """Which images could not be loaded in a run's time."""
+        """The images that could not be loaded within the time of a run."""
         return self.root / "var/lib/compose-apps-early-start/slow-loads.json"
 
 
 def add_root_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--root` to `parser`; it may stand before and after the subcommand."""
+    """Add `--root` to `parser`; it is accepted before and after the subcommand."""
     _add_option(parser, "root")
 
 
@@ -155,7 +155,7 @@ def _add_option(parser: argparse.ArgumentParser, name: str) -> None:
     setting = next(each for each in fields(Settings) if each.name == name)
     parser.add_argument(
         "--" + name.replace("_", "-"),
-        # Without a default here, the option of the subcommand does not undo the one before it.
+        # With a default here, the subcommand would override the option before it.
         default=argparse.SUPPRESS,
         metavar="DIR" if name == "root" else "N",
         help=f"{setting.metadata['help']} (default: {setting.default})",
@@ -163,7 +163,7 @@ def _add_option(parser: argparse.ArgumentParser, name: str) -> None:
 
 
 def load(options: Mapping[str, Any], environment: Mapping[str, str]) -> Settings:
-    """Make the settings from parsed command-line options and the environment.
+    """Return the settings in parsed command-line options and the environment.
 
     Raises `UsageError` for a value that is not a number, too small or too large.
     """
@@ -183,15 +183,15 @@ def load(options: Mapping[str, Any], environment: Mapping[str, str]) -> Settings
     return Settings(**values)
 
 
-def _number(source: str, text: str, kind: type, least: float) -> int | float:
+def _number(source: str, text: str, kind: type, minimum: float) -> int | float:
     try:
         number: int | float = kind(text)
     except ValueError:
         number = math.nan
-    if not least <= number <= MOST:
+    if not minimum <= number <= MAXIMUM:
         what = "a whole number" if kind is int else "a number of seconds"
         raise UsageError(
-            f"{source}: {text!r} is not {what} from {least:g} to {MOST}",
+            f"{source}: {text!r} is not {what} from {minimum:g} to {MAXIMUM}",
             "correct the value; 'compose-apps-early-start start --help' lists the settings",
         )
     return number

@@ -1,8 +1,8 @@
-"""`default-apps`: which of the preloaded apps are to be started.
+"""`default-apps`: the shortlist of the preloaded apps to start.
 
-The file is written by factory tools, by installers from a FAT partition, and by people: names are
-separated by line ends (of any system), blanks, tabs or commas; `#` starts a comment; a byte-order
-mark is skipped. No file means every app, an empty one means none.
+Factory tools, installers and people write this file. Names are separated by line ends of any
+system, spaces, tabs or commas. `#` starts a comment. A byte-order mark is skipped. Without the
+file, every app starts; with an empty file, none.
 """
 
 import codecs
@@ -14,21 +14,21 @@ from pathlib import Path
 from . import plainfile
 from .errors import EarlyStartError
 
-MOST_BYTES = 1 << 20
-"""A longer file is no shortlist; reading it is refused."""
+MAX_BYTES = 1 << 20
+"""The maximum size in bytes. A longer file is not a shortlist and is refused."""
 
-MOST_CHARACTERS = 100
-"""Longer names are compared with none, and cut when they are told."""
+MAX_CHARACTERS = 100
+"""Longer names get no suggestion, and are shortened in messages."""
 
-MOST_TOLD = 20
-"""So many unknown names are told one by one; a file with more of them is no typo."""
+MAX_REPORTED = 20
+"""The maximum number of unknown names to report. More of them are not typing errors."""
 
 
 @dataclass(frozen=True)
 class UnknownName:
-    """A name in the shortlist that no preloaded app has, and the app that it may mean.
+    """A name on the shortlist that no preloaded app has, and the most similar app.
 
-    A long name is cut.
+    A long name is shortened.
     """
 
     name: str
@@ -36,13 +36,13 @@ class UnknownName:
 
 
 def read(file: Path) -> tuple[str, ...] | None:
-    """Return the names in `file`, in order and once each, or None if there is no such file.
+    """Return the names in `file` in order, each once; None if there is no such file.
 
-    Raises `EarlyStartError` if the file is there but cannot be read. Nothing is started then: a
-    shortlist that cannot be read is not the wish to start everything.
+    Raises `EarlyStartError` if the file exists but cannot be read. No app is started then: an
+    unreadable restriction must not mean "start everything".
     """
     try:
-        data = plainfile.read(file, MOST_BYTES)
+        data = plainfile.read(file, MAX_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -54,7 +54,7 @@ def read(file: Path) -> tuple[str, ...] | None:
 
 
 def parse(data: bytes) -> tuple[str, ...]:
-    """Return the names in `data`, in order and once each. Any bytes are accepted."""
+    """Return the names in `data` in order, each once. Any bytes are accepted."""
     names = (
         name
         for line in _decode(data).splitlines()
@@ -64,10 +64,10 @@ def parse(data: bytes) -> tuple[str, ...]:
 
 
 def _decode(data: bytes) -> str:
-    # Windows' editors save "Unicode" as UTF-16 with a mark.
+    # Windows editors save "Unicode" as UTF-16 with a byte-order mark.
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return data.decode("utf-16", errors="replace")
-    # What is not UTF-8 becomes a name that no app has, and is reported as such.
+    # Invalid UTF-8 becomes a name that no app has, and is reported as unknown.
     return data.decode("utf-8-sig", errors="backslashreplace")
 
 
@@ -78,34 +78,34 @@ def _uncommented(line: str) -> str:
 def select(
     names: Iterable[str], known: Collection[str]
 ) -> tuple[tuple[str, ...], tuple[UnknownName, ...]]:
-    """Split `names` into those that are known, in order, and those that are not.
+    """Split `names` into known names, in order, and unknown ones.
 
-    Names match whole and by case, never in part. Of very many unknown ones the last entry says how
-    many more there are.
+    Names match as a whole and are case-sensitive. If there are too many unknown names, the last
+    entry says how many more there are.
     """
     chosen = []
-    strange = []
+    unmatched = []
     all_known = frozenset(known)
     for name in names:
         if name in all_known:
             chosen.append(name)
         else:
-            strange.append(name)
-    unknown = [UnknownName(_cut(name), _nearest(name, known)) for name in strange[:MOST_TOLD]]
-    if len(strange) > MOST_TOLD:
-        unknown.append(UnknownName(f"... and {len(strange) - MOST_TOLD} more names", None))
+            unmatched.append(name)
+    unknown = [UnknownName(_cut(name), _nearest(name, known)) for name in unmatched[:MAX_REPORTED]]
+    if len(unmatched) > MAX_REPORTED:
+        unknown.append(UnknownName(f"... and {len(unmatched) - MAX_REPORTED} more names", None))
     return tuple(chosen), tuple(unknown)
 
 
 def _cut(name: str) -> str:
-    return name if len(name) <= MOST_CHARACTERS else f"{name[:MOST_CHARACTERS]}..."
+    return name if len(name) <= MAX_CHARACTERS else f"{name[:MAX_CHARACTERS]}..."
 
 
 def _nearest(name: str, known: Collection[str]) -> str | None:
-    if len(name) > MOST_CHARACTERS:
+    if len(name) > MAX_CHARACTERS:
         return None
     import difflib  # only a typo pays for it
 
-    by_folded = {each.casefold(): each for each in known if len(each) <= MOST_CHARACTERS}
+    by_folded = {each.casefold(): each for each in known if len(each) <= MAX_CHARACTERS}
     close = difflib.get_close_matches(name.casefold(), by_folded, n=1)
     return by_folded[close[0]] if close else None

@@ -30,22 +30,22 @@ from .selection import Selection
 from .settings import Settings
 
 ALL_RUN, NOTHING_RUNS, DEGRADED = 0, 1, 3
-"""Exit statuses; 2 is wrong usage."""
+"""The exit statuses. Status 2 is wrong usage."""
 
 ENGINE_RETRY_SECONDS = 0.5
-"""Before asking a dockerd again that answered first and then went away."""
+"""The pause before asking a dockerd again that answered and then went away, in seconds."""
 
 
 def start(settings: Settings) -> int:
     """Start the wanted apps; return the exit status.
 
-    Raises `EarlyStartError` if nothing was begun: not root, or another run is at work.
+    Raises `EarlyStartError` if nothing was begun: without root, or beside another run.
     """
     listener = (
         report.journal if report.connected_to_journal(os.environ) else report.terminal(sys.stderr)
     )
-    shown = pulse.status(os.environ, lambda: jobs.holding_up_docker(settings))
-    listeners = [listener, shown]
+    status_line = pulse.status(os.environ, lambda: jobs.holding_up_docker(settings))
+    listeners = [listener, status_line]
     file = registration.registered_by(settings)
     if file:
         message = f"this device is registered ({file}): nothing is started"
@@ -53,7 +53,7 @@ def start(settings: Settings) -> int:
         return ALL_RUN
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
-    # The terminal from which somebody started it may go away; the apps are to come up all the same.
+    # The terminal may go away, but the apps must still come up.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with held(settings) as lock:
@@ -63,7 +63,7 @@ def start(settings: Settings) -> int:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    # The orderly end follows; the second signal ends the process as it is.
+    # This ends the run in order. A second signal kills the process.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     raise InterruptedRun
@@ -73,43 +73,45 @@ def _recorded(settings: Settings, lock: Held, listeners: list[report.Listener]) 
     warn = Report(listeners)
     recorder = Recorder(settings, lambda text: warn(Event(Kind.NOTE, text)))
     evidence = Evidence(settings)
-    tell = Report([recorder, evidence, *listeners], [recorder.saw])
-    exit_status = _judged(settings, lock, recorder, evidence, tell)
-    # Everybody knows the verdict by now; only the next unit waits for this.
+    report = Report([recorder, evidence, *listeners], [recorder.saw])
+    exit_status = _judged(settings, lock, recorder, evidence, report)
+    # The verdict is published by now, and only the next unit waits.
     try:
         evidence.keep(recorder.record)
     except OSError as error:
-        tell(Event(Kind.NOTE, f"{settings.evidence}: cannot be written: {error.strerror}"))
+        report(Event(Kind.NOTE, f"{settings.evidence}: cannot be written: {error.strerror}"))
     except Exception as error:  # dockerd may answer anything
-        tell(Event(Kind.NOTE, f"no evidence is kept: {Failure.unexpected(error).message}"))
+        report(Event(Kind.NOTE, f"no evidence is kept: {Failure.unexpected(error).message}"))
     return exit_status
 
 
 def _judged(
-    settings: Settings, lock: Held, recorder: Recorder, evidence: Evidence, tell: Report
+    settings: Settings, lock: Held, recorder: Recorder, evidence: Evidence, report: Report
 ) -> int:
-    """Run, and say how it ended; return the exit status."""
+    """Run, and report the outcome; return the exit status."""
     try:
-        complete = _run(settings, lock, recorder, evidence, tell)
+        complete = _run(settings, lock, recorder, evidence, report)
     except EarlyStartError as error:
-        tell(Event(Kind.ABORTED, str(error), hint=error.hint))
+        report(Event(Kind.ABORTED, str(error), hint=error.hint))
         recorder.end("failed", NOTHING_RUNS)
         return NOTHING_RUNS
-    except Exception as error:  # a defect of ours ends this run, and is on record
+    except Exception as error:  # a defect of the agent ends this run and is recorded
         failure = Failure.unexpected(error)
-        tell(Event(Kind.ABORTED, failure.message, hint=failure.cause.hint, details=failure.details))
+        report(
+            Event(Kind.ABORTED, failure.message, hint=failure.cause.hint, details=failure.details)
+        )
         recorder.end("failed", NOTHING_RUNS)
         return NOTHING_RUNS
     except InterruptedRun:
         complete = False
         for app in recorder.record.apps:
             if app.state not in ("running", "failed"):
-                tell(Event.failed(app.name, NOT_TRIED))
-    return _ended(recorder, tell, complete=complete)
+                report(Event.failed(app.name, NOT_TRIED))
+    return _ended(recorder, report, complete=complete)
 
 
-def _ended(recorder: Recorder, tell: Report, *, complete: bool) -> int:
-    """Close the record, and say in one line how the run ended; return the exit status."""
+def _ended(recorder: Recorder, report: Report, *, complete: bool) -> int:
+    """Close the record, and report the outcome in one line; return the exit status."""
     record = recorder.record
     runs = sum(app.state == "running" for app in record.apps)
     wanted = len(record.apps) + len(record.unknown)
@@ -127,21 +129,21 @@ def _ended(recorder: Recorder, tell: Report, *, complete: bool) -> int:
     if failed:
         message += "; failed: " + ", ".join(failed)
     hint = "compose-apps-early-start status" if failed else record.hint
-    tell(Event(kind, message, hint=hint, seconds=record.seconds))
+    report(Event(kind, message, hint=hint, seconds=record.seconds))
     return exit_status
 
 
 def _run(
-    settings: Settings, lock: Held, recorder: Recorder, evidence: Evidence, tell: Report
+    settings: Settings, lock: Held, recorder: Recorder, evidence: Evidence, report: Report
 ) -> bool:
-    """Return whether everything was tried; False if SIGTERM or SIGINT asked for an end."""
+    """Return whether the run is complete; False if SIGTERM or SIGINT ended it."""
     compose = Compose(settings)
     for note in lock.notes:
-        tell(Event(Kind.NOTE, note))
+        report(Event(Kind.NOTE, note))
     try:
         bundle.clean(settings.staging)
     except OSError as error:
-        tell(Event(Kind.NOTE, f"{settings.staging} cannot be removed: {error.strerror}"))
+        report(Event(Kind.NOTE, f"{settings.staging} cannot be removed: {error.strerror}"))
     wanted = selection.select(settings, compose.config)
     uris = restorable.installed_uris(settings.installed_versions)
     recorder.begin(
@@ -149,19 +151,19 @@ def _run(
         wanted.unknown,
         restorable.installed_target(settings.installed_versions),
     )
-    _tell_selection(wanted, settings, tell)
+    _report_selection(wanted, settings, report)
     if not wanted.apps and not wanted.shortlisted:
         recorder.record.message, recorder.record.hint = _nothing_preloaded(settings)
     if all(app.failure for app in wanted.apps):
-        _tell_all_failed(wanted, tell)
+        _report_all_failed(wanted, report)
         return True
-    # Loads the docker SDK: while dockerd starts, and only where an engine is needed.
+    # This loads the docker SDK: while dockerd starts, and only if an engine is needed.
     from .engine import Engine
     from .runner import Runner
 
-    tell(Event(Kind.WAITING, "waiting for dockerd"))
+    report(Event(Kind.WAITING, "waiting for dockerd"))
     if _is_first_run(settings):
-        # Apps will have to come up. Later runs mostly find them running.
+        # In the first run, apps have to come up. Later runs mostly find them running.
         compose.read_ahead()
     began = time.monotonic()
     deadline = began + settings.engine_seconds
@@ -175,19 +177,19 @@ def _run(
             break
         except EngineError as error:
             if time.monotonic() >= deadline - ENGINE_RETRY_SECONDS:
-                _tell_all_failed(wanted, tell, Failure(Cause.ENGINE_UNAVAILABLE, str(error)))
+                _report_all_failed(wanted, report, Failure(Cause.ENGINE_UNAVAILABLE, str(error)))
                 return True
         time.sleep(ENGINE_RETRY_SECONDS)
-    tell(Event(Kind.READY, "dockerd is ready", seconds=ready - began))
+    report(Event(Kind.READY, "dockerd is ready", seconds=ready - began))
     finished = oneshots.recall(settings, engine.identity())
     the_plan = plan.make(wanted, state, finished, stored)
-    return Runner(settings, engine, compose, wanted.store, lock, tell, ready).run(the_plan)
+    return Runner(settings, engine, compose, wanted.store, lock, report, ready).run(the_plan)
 
 
 def _is_first_run(settings: Settings) -> bool:
     try:
         return not settings.last_run.exists()
-    except OSError:  # the disk fails there, which is no reason to start nothing
+    except OSError:  # the disk is broken there, but apps may start nevertheless
         return False
 
 
@@ -196,26 +198,28 @@ def _recorded_app(app: App, installed: str | None) -> AppRecord:
     return AppRecord(app.name, folder=str(app.folder), version=installed or stored)
 
 
-def _tell_selection(wanted: Selection, settings: Settings, tell: Report) -> None:
+def _report_selection(wanted: Selection, settings: Settings, report: Report) -> None:
     for each in wanted.unknown:
         nearest = f", did you mean {each.nearest!r}?" if each.nearest else ""
         message = (
             f"{each.name!r} in {settings.default_apps}: no preloaded app has this name{nearest}"
         )
-        tell(Event(Kind.UNKNOWN, message, hint=f"correct {settings.default_apps}"))
-    for stray in wanted.strays:
-        message = f"{settings.compose_apps / stray} is no app's folder; it is left alone"
-        tell(Event(Kind.NOTE, message, hint="move it away, or registration will list it as an app"))
+        report(Event(Kind.UNKNOWN, message, hint=f"correct {settings.default_apps}"))
+    for name in wanted.not_apps:
+        message = f"{settings.compose_apps / name} is no app's folder; it is left alone"
+        report(
+            Event(Kind.NOTE, message, hint="move it away, or registration will list it as an app")
+        )
     if wanted.store_error:
         message = f"the restorable store cannot be read: {wanted.store_error}"
-        tell(Event(Kind.NOTE, message, hint="see journalctl -k: does the disk fail?"))
+        report(Event(Kind.NOTE, message, hint="see journalctl -k: does the disk fail?"))
     for app in wanted.apps:
         for note in app.notes:
-            tell(Event(Kind.NOTE, note, app=app.name))
+            report(Event(Kind.NOTE, note, app=app.name))
 
 
 def _nothing_preloaded(settings: Settings) -> tuple[str, str]:
-    """Return what a person should know of a device without any app, and the next step."""
+    """Return the message and the hint for a device without any app."""
     return (
         f"no app is preloaded: there is none in {settings.compose_apps} or {settings.reset_apps}",
         "register the device to have its apps installed, or flash an image with preloaded apps; "
@@ -223,9 +227,9 @@ def _nothing_preloaded(settings: Settings) -> tuple[str, str]:
     )
 
 
-def _tell_all_failed(wanted: Selection, tell: Report, failure: Failure | None = None) -> None:
-    """Report every app as failed: by its own failure, else by `failure`, which is everybody's."""
+def _report_all_failed(wanted: Selection, report: Report, failure: Failure | None = None) -> None:
+    """Report every app as failed, with its own failure or else the common `failure`."""
     for app in wanted.apps:
         reason = app.failure or failure
         assert reason is not None
-        tell(Event.failed(app.name, reason))
+        report(Event.failed(app.name, reason))

@@ -1,4 +1,4 @@
-"""`status`: what a run did, for people and for programs; and waiting for its end."""
+"""`status`: show what a run did, for people and for programs, and wait for its end."""
 
 import contextlib
 import time
@@ -15,20 +15,20 @@ from .settings import Settings
 from .start import ALL_RUN, DEGRADED, NOTHING_RUNS
 
 GOES_ON, NO_RUN = 4, NoRunError.exit_status
-"""Exit statuses, beside that of the run which is shown."""
+"""Exit statuses in addition to those of a run."""
 
-LOOK_SECONDS = 0.05
-"""Between two looks at the record, for who waits for the verdict."""
+POLL_SECONDS = 0.05
+"""How often `--wait` reads the record, in seconds."""
 
 KILL_SWITCH = "compose-apps-early-start=disabled"
-"""On the kernel's command line."""
+"""The kill switch on the kernel's command line."""
 
 
 def load(settings: Settings) -> dict[str, Any]:
-    """Return the record of the run that goes on, else of the last one.
+    """Return the record of the run in progress, or else of the last run.
 
-    A run whose process is gone without an end is `interrupted`. Raises `NoRunError` if there is no
-    record, `EarlyStartError` if it cannot be read.
+    If the process of a run has disappeared, the run is `interrupted`. Raises `NoRunError` if there
+    is no record, `EarlyStartError` if it cannot be read.
     """
     for file in (settings.run_status, settings.last_run):
         record = _load(file)
@@ -57,7 +57,7 @@ def load_number(settings: Settings, number: int) -> dict[str, Any]:
 
 
 def load_all(settings: Settings) -> list[dict[str, Any]]:
-    """Return the records of all runs that are kept, the oldest first, but for unreadable ones.
+    """Return the records of all saved runs, oldest first, without unreadable ones.
 
     Raises `NoRunError` if there is none, `EarlyStartError` if this user may not read them.
     """
@@ -77,7 +77,7 @@ def load_all(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _load(file: Path) -> dict[str, Any] | None:
-    """Return the record in `file`, None if it is not there; raises `EarlyStartError`."""
+    """Return the record in `file`, or None if it does not exist; raises `EarlyStartError`."""
     try:
         document = history.read(file)
     except FileNotFoundError:
@@ -100,20 +100,20 @@ def _load(file: Path) -> dict[str, Any] | None:
 
 
 def exit_status(record: Mapping[str, Any]) -> int:
-    """Return the exit status that tells of this run: its own, 4 while it goes on."""
+    """Return the exit status for this run: its own, or 4 while it is in progress."""
     if record["state"] == "running":
         return GOES_ON
     if record["exit_status"] in (ALL_RUN, NOTHING_RUNS, DEGRADED):
         return int(record["exit_status"])
-    # It was killed: what ran by then was left running.
+    # It was killed, and running containers were left alone.
     return DEGRADED if any(app["state"] == "running" for app in record["apps"]) else NOTHING_RUNS
 
 
 def wait(settings: Settings, seconds: float) -> dict[str, Any]:
     """Wait up to `seconds` for the end of a run of this boot, and return its record.
 
-    When time is up, that of the run that goes on is returned. Raises `NoRunError` if none has begun
-    by then, or at once if none will, and `EarlyStartError` if this user may not read it.
+    After a time-out, the record of the run in progress is returned. Raises `NoRunError` if no run
+    has begun by then, or at once if none will, and `EarlyStartError` if this user may not read it.
     """
     deadline = time.monotonic() + seconds
     record, seen = None, None
@@ -128,7 +128,7 @@ def wait(settings: Settings, seconds: float) -> dict[str, Any]:
         left = deadline - time.monotonic()
         if left <= 0:
             break
-        time.sleep(min(LOOK_SECONDS, left))
+        time.sleep(min(POLL_SECONDS, left))
     if record is None:
         raise NoRunError(
             f"no run has begun within {seconds:g} s",
@@ -138,7 +138,7 @@ def wait(settings: Settings, seconds: float) -> dict[str, Any]:
 
 
 def _stamp(file: Path) -> tuple[int, int] | None:
-    """Return what changes whenever `file` is replaced."""
+    """Return a value that changes whenever `file` is replaced."""
     try:
         found = file.stat()
     except FileNotFoundError:
@@ -155,15 +155,15 @@ def _of_this_boot(settings: Settings) -> dict[str, Any] | None:
         except EarlyStartError as error:
             if isinstance(error.__cause__, PermissionError):
                 raise
-            continue  # what cannot be read now is written anew by the run that is waited for
-        # What lies in /run is of this boot in any case.
+            continue  # the awaited run replaces a file that cannot be read now
+        # A file in /run is always of this boot.
         if record and (file == settings.run_status or record["boot_id"] == uptime.boot_id()):
             return record
     return None
 
 
 def _check_that_one_comes(settings: Settings) -> None:
-    """Raise `NoRunError` where the unit's conditions keep it from starting anything."""
+    """Raise `NoRunError` if the unit's conditions keep it from starting."""
     registered = registration.registered_by(settings)
     if registered:
         raise NoRunError(
@@ -188,7 +188,7 @@ def _is_alive(pid: int) -> bool:
 def table(record: Mapping[str, Any], now: Mapping[str, str] | None = None) -> str:
     """Return a readable table of a record as `load` returns it.
 
-    `now` is what each app is at this moment, where that is known.
+    `now` is the current state of each app, if it is known.
     """
     rows = [("APP", "STATE", "UP", "SETTLED", "TRIES", "CAUSE", "NOW")]
     for app in record["apps"]:
@@ -224,7 +224,7 @@ def table(record: Mapping[str, Any], now: Mapping[str, str] | None = None) -> st
 
 
 def list_table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Return a readable table of several runs, a line each."""
+    """Return a readable table of several runs, with one line for each."""
     rows = [("RUN", "STARTED", "STATE", "APPS", "FAILED", "SECONDS")]
     for record in records:
         failed = [app["name"] for app in record["apps"] if app["cause"]]
@@ -243,14 +243,14 @@ def list_table(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def list_json(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what `status --list --json` prints."""
+    """Return the object that `status --list --json` prints."""
     return {"schema": SCHEMA, "runs": list(records)}
 
 
 def load_evidence(settings: Settings, app: str | None) -> dict[str, Any]:
-    """Return the evidence of the last run in which something failed, or what is on `app` in it.
+    """Return the evidence of the last run in which something failed, or its part about `app`.
 
-    Raises `EarlyStartError` if there is none, or it cannot be read.
+    Raises `EarlyStartError` if there is none, or if it cannot be read.
     """
     try:
         found = evidence.load(settings, app)

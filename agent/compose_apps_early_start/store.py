@@ -1,8 +1,8 @@
-"""The restorable store: bundles and images of apps, from which both can be put back offline.
+"""The restorable store: bundles and images of apps, which can be restored from it offline.
 
-Two programs write it, skopeo at image build and composectl on the device; they differ only in
-copies beside the blobs. A blob is trusted when its sha256 is its name, and only blobs that are
-about to be used are read. Source of the layout: composectl 96 (foundriesio/composeapp).
+Two programs write it: skopeo in an image build, and composectl on the device. They differ only in
+copies beside the blobs. A blob is trusted if its sha256 is its name. Only blobs that are needed are
+read. Source of the layout: composectl 96 (foundriesio/composeapp).
 """
 
 import contextlib
@@ -19,16 +19,16 @@ from . import plainfile
 from .cause import Cause
 
 CHUNK_BYTES = 1 << 20
-MOST_DOCUMENT_BYTES = 4 << 20
-"""Of a manifest, an index or a config; the registries' own limit."""
+MAX_DOCUMENT_BYTES = 4 << 20
+"""The maximum size of a manifest, an index or a config; registries have the same limit."""
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
-MOST_URI_BYTES = 4096
+MAX_URI_BYTES = 4096
 
 _ALSO_RUNS = {"arm64": ("arm",), "amd64": ("386",)}
-"""Architectures, as docker names them, whose programs a processor of another runs as well."""
+"""For some architectures, others whose programs their processors can run; docker's names."""
 
 
 class StoreError(Exception):
@@ -38,7 +38,7 @@ class StoreError(Exception):
 
 
 class BlobMissingError(StoreError):
-    """A blob is not in the store at all."""
+    """A blob is missing in the store."""
 
 
 class PlatformError(StoreError):
@@ -49,7 +49,7 @@ class PlatformError(StoreError):
 
 @dataclass(frozen=True)
 class Descriptor:
-    """What a document says of a blob: its sha256 in hex, its size in bytes, its media type."""
+    """A document's description of a blob: its sha256 in hex, size in bytes, and media type."""
 
     sha256: str
     size: int
@@ -58,7 +58,7 @@ class Descriptor:
 
 @dataclass(frozen=True)
 class Version:
-    """One version of an app in the store; `folder` holds its `uri` and copies of small blobs."""
+    """One version of an app in the store; `folder` has its `uri` and copies of small blobs."""
 
     app: str
     uri: str
@@ -72,7 +72,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an app's manifest names: its bundle, and the sha256 of the bundle's index.
+    """The manifest of an app, which names its bundle and the sha256 of the bundle's index.
 
     An old app has no index.
     """
@@ -85,9 +85,9 @@ class Manifest:
 class Image:
     """One image of the store, for one platform.
 
-    `documents` are the root, and the manifest if the root is an index: what is small and has to
-    be sent byte by byte. `blobs` are the config and the layers. Without `has_root` there are all
-    of them but the index that the reference names.
+    `documents` are the root and, if the root is an index, the manifest. They are small, and have to
+    be sent unchanged. `blobs` are the config and the layers. Without `has_root`, the store lacks
+    the index that the reference names.
     """
 
     reference: str
@@ -98,7 +98,7 @@ class Image:
 
     @property
     def root(self) -> Descriptor:
-        """What the reference names, an image index or a manifest; if `has_root`."""
+        """The image index or manifest that the reference names; valid if `has_root`."""
         return self.documents[0]
 
     @property
@@ -108,22 +108,22 @@ class Image:
 
     @property
     def sha256(self) -> str:
-        """The digest by which the reference names the image: of an index, or of a manifest."""
+        """The digest in the reference: of an index or of a manifest."""
         return self.reference.rpartition(":")[2]
 
     @property
     def blobs(self) -> tuple[Descriptor, ...]:
-        """All blobs, once each."""
+        """All blobs, each once."""
         return tuple(dict.fromkeys((*self.documents, self.config, *self.layers)))
 
     @property
     def size(self) -> int:
-        """The bytes of all blobs."""
+        """The size of all blobs, in bytes."""
         return sum(blob.size for blob in self.blobs)
 
 
 class Store:
-    """A store on disk. Reads only; a missing folder is an empty store."""
+    """A store on the disk, which is only read. A missing folder is an empty store."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -134,9 +134,9 @@ class Store:
         return self.folder / "blobs/sha256"
 
     def versions(self) -> Mapping[str, tuple[Version, ...]]:
-        """Return every app's versions. A `uri` file makes an app: composectl makes empty folders.
+        """Return the versions of each app. Folders without a `uri` file are not apps.
 
-        Raises OSError if the store is there but cannot be listed.
+        Raises OSError if the store exists but cannot be listed.
         """
         found: dict[str, list[Version]] = {}
         for uri in sorted(self.folder.glob("apps/*/*/uri")):
@@ -165,8 +165,8 @@ class Store:
     def image(self, reference: str, version: Version, architecture: str | None) -> Image:
         """Find the image that a compose file pins; raises `StoreError`.
 
-        Of an image index any platform may be present; among several the one for `architecture`
-        (as docker names it) is taken.
+        Of an image index, any platform may be present. Among several platforms, the one for
+        `architecture` (docker's name) is used.
         """
         what = f"image {reference}"
         root = _sha256(reference.rpartition("@")[2], what)
@@ -194,14 +194,14 @@ class Store:
     def _layout(self, reference: str, version: Version, what: str) -> dict[str, Any] | None:
         """Read the index of the OCI layout that stands for an image index beside the `uri`.
 
-        It names the manifest of one platform, and is another document than that index: its digest
-        is not compared, as composectl does not compare it.
+        It names the manifest of one platform, and is not the same document as that index. So its
+        digest is not compared; composectl does not compare it either.
         """
         name, _, digest = reference.partition("@sha256:")
         file = version.folder / "images" / name / digest / "index.json"
         with _naming(digest, what):
             try:
-                document = _json(plainfile.read(file, MOST_DOCUMENT_BYTES), digest, what)
+                document = _json(plainfile.read(file, MAX_DOCUMENT_BYTES), digest, what)
             except FileNotFoundError:
                 return None
         return document if _mappings(document.get("manifests")) else None
@@ -217,7 +217,7 @@ class Store:
         ]
         if not present:
             raise StoreError(f"{what}: none of the platforms of its index is in the store")
-        # What an index does not tell, the config does.
+        # If an index does not name the architecture, the config does.
         platforms = [
             str(_mapping(each.get("platform")).get("architecture", "")) for each in present
         ]
@@ -235,10 +235,10 @@ class Store:
             raise _not_for(architecture, [found], what)
 
     def verified(self, sha256: str, version: Version, what: str, most_bytes: int) -> Path:
-        """Return a sound file of a blob: in the store, else a copy beside the `uri`.
+        """Return an intact file of a blob: in the store, or a copy beside the `uri`.
 
-        Reads it to its end, unless it is larger than `most_bytes`. Raises `StoreError`; `what` says
-        what the blob is for.
+        It is read completely, unless it is larger than `most_bytes`. Raises `StoreError`; `what`
+        names the purpose of the blob.
         """
         own = self.blobs / sha256
         copies = (
@@ -257,10 +257,10 @@ class Store:
         raise StoreError(f"{what}: blob {sha256} is {state} in {self.blobs}")
 
     def chunks(self, blob: Descriptor, what: str) -> Iterator[bytes]:
-        """Read a blob in pieces, and raise `StoreError` at its end if it is not what it should be.
+        """Read a blob in pieces, and raise `StoreError` at the end if its digest is wrong.
 
-        Reading and verifying are one pass; whoever passes the pieces on must be able to take them
-        back.
+        Reading and verifying are one pass, so the caller must be able to undo what it did with the
+        pieces.
         """
         digest = hashlib.sha256()
         size = 0
@@ -273,23 +273,23 @@ class Store:
             raise StoreError(f"{what}: blob {blob.sha256} is damaged in {self.blobs}")
 
     def unpacked_size(self, blob: Descriptor, what: str) -> int:
-        """Estimate the bytes that a layer takes when it is unpacked; raises `StoreError`.
+        """Estimate the size of a layer after decompression, in bytes; raises `StoreError`.
 
-        gzip writes the size modulo 4 GiB at its end; where that cannot be, three times the size.
-        What does not compress becomes hardly larger when it is packed.
+        gzip writes the size modulo 4 GiB at its end. If this value is impossible, the estimate is
+        three times the size. Incompressible data hardly grows when it is compressed.
         """
         with _naming(blob.sha256, what), plainfile.opened(self.blobs / blob.sha256) as stream:
             packed = stream.read(2) == b"\x1f\x8b"
             stream.seek(max(0, blob.size - 4))
-            told = int.from_bytes(stream.read(4), "little")
-        least = blob.size - blob.size // 100 - 1024
-        return told if packed and told >= least else 3 * blob.size
+            recorded = int.from_bytes(stream.read(4), "little")
+        minimum = blob.size - blob.size // 100 - 1024
+        return recorded if packed and recorded >= minimum else 3 * blob.size
 
     def _document(self, sha256: str, version: Version, what: str) -> tuple[dict[str, Any], int]:
-        """Return a JSON object of the store, and its size in bytes."""
-        file = self.verified(sha256, version, what, MOST_DOCUMENT_BYTES)
+        """Return a JSON object in the store, and its size in bytes."""
+        file = self.verified(sha256, version, what, MAX_DOCUMENT_BYTES)
         with _naming(sha256, what):
-            data = plainfile.read(file, MOST_DOCUMENT_BYTES)
+            data = plainfile.read(file, MAX_DOCUMENT_BYTES)
         return _json(data, sha256, what), len(data)
 
     def _check_size(self, blob: Descriptor, what: str) -> None:
@@ -311,8 +311,8 @@ def _naming(sha256: str, what: str) -> Iterator[None]:
 
 def _text(file: Path) -> str:
     try:
-        return plainfile.read(file, MOST_URI_BYTES).decode(errors="replace").strip()
-    except OSError:  # the version is there all the same; nothing will ask for it by an empty uri
+        return plainfile.read(file, MAX_URI_BYTES).decode(errors="replace").strip()
+    except OSError:  # the version exists nevertheless; nothing refers to it by an empty uri
         return ""
 
 
@@ -370,6 +370,6 @@ def _descriptor(found: Mapping[str, Any], what: str) -> Descriptor:
 
 
 def _media_type(document: Mapping[str, Any]) -> str:
-    """Return a root's media type: OCI documents need not name their own."""
+    """Return the media type of a root; OCI documents need not contain it."""
     kind = "index" if "manifests" in document else "manifest"
     return str(document.get("mediaType") or f"application/vnd.oci.image.{kind}.v1+json")

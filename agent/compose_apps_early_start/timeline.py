@@ -1,6 +1,6 @@
-"""The first boot on the kernel's clock: where did the time to the apps go?
+"""The timeline of a boot on the kernel's clock: where the time until the apps ran was spent.
 
-Made of the record of a run and of what systemd knows of the boot. All times are seconds since the
+It combines the record of a run with systemd's times of the boot. All times are in seconds since the
 kernel's start.
 """
 
@@ -31,10 +31,10 @@ BEFORE_DOCKER = (
 AFTER_AGENT = ("lmp-device-auto-register.service", "aktualizr-lite.service", "fioup.service")
 
 HELD_SECONDS = 1.0
-"""A unit that held docker back for less has no phase of its own."""
+"""A unit that held docker back for less time, in seconds, gets no phase of its own."""
 
 BY_SYSTEMD_SECONDS = 10.0
-"""A run that began so long after the unit's start is not the one that the unit started."""
+"""A run that began this much later than the unit, in seconds, was not started by the unit."""
 
 AGENT_STATES = {"started": "loading", "loaded": "loading", "waiting": "waiting", "ready": "apps"}
 VERDICTS = ("running", "failed")
@@ -42,7 +42,7 @@ VERDICTS = ("running", "failed")
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the time; each phase begins where the one before it ends."""
+    """A part of the time. Each phase begins at the end of the phase before it."""
 
     name: str
     begin: float
@@ -60,7 +60,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Mark:
-    """A moment: an app's `restart`, `healthy`, `running` or `failed`; a unit that was `reached`."""
+    """A moment: `restart`, `healthy`, `running` or `failed` of an app, or `reached` of a unit."""
 
     what: str
     uptime: float
@@ -81,8 +81,9 @@ class Lane:
 class Timeline:
     """A boot up to the end of a run.
 
-    `end` is when every app had its verdict, or now while the run goes on. `held_back` is what the
-    start of `gate`, dockerd's unit or the agent's, waited for. `unknown` says what is missing here.
+    `end` is when every app had its verdict, or now while the run is in progress. `held_back` are
+    the units for which the start of `gate`, dockerd's or the agent's unit, waited. `unknown` says
+    what is missing.
     """
 
     run: int
@@ -97,7 +98,7 @@ class Timeline:
 
 
 def read(settings: Settings) -> Timeline:
-    """Make the timeline of the run that goes on, else of the last one.
+    """Make the timeline of the run in progress, or else of the last run.
 
     Raises `EarlyStartError` if there is no record, or it has no times.
     """
@@ -115,7 +116,7 @@ def read(settings: Settings) -> Timeline:
 def make(
     record: Mapping[str, Any], boot: Boot | None, now: float, unknown: str | None = None
 ) -> Timeline:
-    """Make the timeline of the run in `record`; `boot` is None if systemd tells nothing of it.
+    """Make the timeline of the run in `record`; `boot` is None if systemd has forgotten it.
 
     Raises `EarlyStartError` if the record has no times.
     """
@@ -150,19 +151,19 @@ def _end(record: Mapping[str, Any], now: float) -> float:
         return last
     if record["state"] == "running":
         return now
-    # It was killed: what it did last is the last that is known.
+    # It was killed, so its last step is the last known time.
     return max([last, *(float(step["uptime"]) for app in record["apps"] for step in app["steps"])])
 
 
 def _docker(boot: Boot | None, steps: Iterable[Mapping[str, Any]]) -> Unit | None:
-    """Return dockerd's unit, if it is the dockerd of the run: it may have been restarted since."""
+    """Return dockerd's unit, unless dockerd was restarted after the run."""
     docker = boot.units.get(DOCKER) if boot else None
     ready = _first(steps, "ready")
     return docker if docker and (ready is None or docker.began <= ready) else None
 
 
 def _gate(boot: Boot | None, steps: Sequence[Mapping[str, Any]]) -> tuple[str, tuple[Link, ...]]:
-    """Return which unit's start the apps waited for, dockerd's or the agent's, and its chain."""
+    """Return the unit for whose start the apps waited, dockerd's or the agent's, and its chain."""
     docker = _docker(boot, steps)
     started = steps[0]["uptime"]
     if boot is None or (docker and (docker.done is None or docker.done > started)):
@@ -195,7 +196,7 @@ def _phases(
         up = docker.done if docker and docker.done else ready
         cuts.append(("dockerd", end if up is None else up))
     asked = _first(steps, "waiting") is not None
-    # Where dockerd's unit tells nothing, the agent's wait for it does.
+    # If dockerd's unit has no times, use the time for which the agent waited for dockerd.
     cuts.append(
         ("dockerd" if asked and docker is None else "agent", end if ready is None else ready)
     )
@@ -204,7 +205,7 @@ def _phases(
 
 
 def _contiguous(cuts: Iterable[tuple[str, float]], end: float) -> Iterator[Phase]:
-    """Return the phases that end at these times, without empty ones, and none after `end`."""
+    """Return the phases that end at these times, without empty phases and phases after `end`."""
     since = 0.0
     for name, until in cuts:
         until = min(max(until, since), end)
@@ -262,67 +263,67 @@ def _app_lane(app: Mapping[str, Any], end: float) -> Lane:
 
 
 def _spans(steps: Iterable[Mapping[str, Any]], end: float) -> Iterator[Span]:
-    """Return how long each state lasted; one that is entered twice in a row is one."""
+    """Return the time span of each state; a repeated state counts once."""
     entered = [next(group) for _state, group in groupby(steps, key=itemgetter("state"))]
     for step, following in pairwise([*entered, {"uptime": end}]):
         if following["uptime"] > step["uptime"]:
             yield Span(step["state"], step["uptime"], following["uptime"])
 
 
-def to_json(shown: Timeline) -> dict[str, Any]:
+def to_json(timeline: Timeline) -> dict[str, Any]:
     """Return the timeline as the object that `timeline --json` prints."""
-    return {"schema": SCHEMA, **asdict(shown)}
+    return {"schema": SCHEMA, **asdict(timeline)}
 
 
-def summary(shown: Timeline) -> str:
-    """Return the answer in one sentence."""
+def summary(timeline: Timeline) -> str:
+    """Return a summary in one sentence."""
     verdicts = [
         mark
-        for lane in shown.lanes
+        for lane in timeline.lanes
         if lane.kind == "app"
         for mark in lane.marks
         if mark.what in VERDICTS
     ]
     running = [mark.uptime for mark in verdicts if mark.what == "running"]
-    wanted = sum(lane.kind == "app" for lane in shown.lanes)
+    wanted = sum(lane.kind == "app" for lane in timeline.lanes)
     if not running:
-        return f"0 of {wanted} apps run, {shown.end:.1f} s after the kernel's start"
+        return f"0 of {wanted} apps run, {timeline.end:.1f} s after the kernel's start"
     last = f"the last one after {max(running):.1f} s" if wanted > 1 else f"after {running[0]:.1f} s"
     return f"{len(running)} of {wanted} apps run, {last}"
 
 
-def explanation(shown: Timeline) -> str | None:
-    """Return what held dockerd, or the agent, back; None if that is not known or nothing did."""
-    longest = sorted(shown.held_back, key=lambda link: -link.seconds)[:3]
+def explanation(timeline: Timeline) -> str | None:
+    """Return what held dockerd or the agent back; None if nothing did or it is unknown."""
+    longest = sorted(timeline.held_back, key=lambda link: -link.seconds)[:3]
     named = [f"{each.unit} {each.seconds:.1f} s" for each in longest if each.seconds >= 0.1]
-    return f"{shown.gate} waited for: {', '.join(named)}" if named else None
+    return f"{timeline.gate} waited for: {', '.join(named)}" if named else None
 
 
 WORDS = {"starting": "coming up", "running": "runs", "restart": "restarted", "apps": "at work"}
-"""What people read, where it differs from the name in the data."""
+"""The words for people, where they differ from the names in the data."""
 
 
-def text(shown: Timeline) -> str:
+def text(timeline: Timeline) -> str:
     """Return the timeline as readable lines."""
-    return "\n".join(map(printable, _lines(shown)))
+    return "\n".join(map(printable, _lines(timeline)))
 
 
-def _lines(shown: Timeline) -> Iterator[str]:
-    yield f"{summary(shown)} (seconds since the kernel's start)"
+def _lines(timeline: Timeline) -> Iterator[str]:
+    yield f"{summary(timeline)} (seconds since the kernel's start)"
     yield ""
-    for phase in shown.phases:
+    for phase in timeline.phases:
         yield f"{phase.begin:8.1f} s  {phase.end - phase.begin:7.1f} s  {phase.name}"
-    held = explanation(shown)
+    held = explanation(timeline)
     if held:
         yield ""
         yield held
     yield ""
-    width = max(len(printable(lane.name)) for lane in shown.lanes)
-    for lane in shown.lanes:
+    width = max(len(printable(lane.name)) for lane in timeline.lanes)
+    for lane in timeline.lanes:
         yield f"{printable(lane.name):{width}}  {'; '.join(_lane_words(lane))}"
-    if shown.unknown:
+    if timeline.unknown:
         yield ""
-        yield f"Not known: {shown.unknown}"
+        yield f"Not known: {timeline.unknown}"
 
 
 def _lane_words(lane: Lane) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""systemd's units of this boot: when they were started and done, and what each waited for."""
+"""systemd's units of this boot: when they started, when they were done, what they waited for."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from .errors import EarlyStartError
 
 SECONDS = 30.0
-"""systemd answers in milliseconds; an emulated board in seconds."""
+"""The time-out in seconds. systemd answers in milliseconds, on an emulated board in seconds."""
 
 _MANAGER = ("InitRDTimestampMonotonic", "UserspaceTimestampMonotonic")
 _UNIT = (
@@ -24,9 +24,9 @@ _UNIT = (
 class Unit:
     """A unit that was started in this boot. Times are seconds since the kernel's start.
 
-    `began` is when its start began, `done` when what is ordered after it could go on: it was active
-    or, for a oneshot, over; None if it has not come so far. `after` are the units it is ordered
-    after.
+    `began` is when its start began. `done` is when units that are ordered after it could start,
+    because it was active or, for a oneshot, finished; None if this has not happened. `after` are
+    the units it is ordered after.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Boot:
-    """When systemd itself was started, in the initrd (None without one) and in the system."""
+    """When systemd itself started, in the initrd (None without one) and in the system."""
 
     initrd: float | None
     userspace: float
@@ -46,7 +46,7 @@ class Boot:
 
 @dataclass(frozen=True)
 class Link:
-    """A unit that another one waited for, and for how many seconds it alone held that one back."""
+    """A unit for which another one waited, and for how many seconds it alone was the reason."""
 
     unit: str
     done: float
@@ -54,7 +54,7 @@ class Link:
 
 
 def ask() -> Boot:
-    """Return what systemd knows of this boot.
+    """Return systemd's data about this boot.
 
     Raises `EarlyStartError` if it does not answer.
     """
@@ -79,7 +79,7 @@ def _show(properties: Iterable[str], *units: str) -> str:
 
 
 def parse(manager: str, units: str) -> Boot:
-    """Make a boot of what `systemctl show` prints: `KEY=VALUE`, a blank line between units.
+    """Parse the output of `systemctl show`: `KEY=VALUE` lines, and blank lines between units.
 
     Source of the properties: org.freedesktop.systemd1(5).
     """
@@ -100,7 +100,7 @@ def _unit(properties: Mapping[str, str]) -> Unit | None:
     began = _seconds(properties.get("InactiveExitTimestampMonotonic"))
     active = _seconds(properties.get("ActiveEnterTimestampMonotonic"))
     over = _seconds(properties.get("InactiveEnterTimestampMonotonic"))
-    if began is None:  # a target that systemd was in from the start has no other time
+    if began is None:  # the only time of a target that was active from the start
         began = active
     if began is None:
         return None
@@ -109,17 +109,17 @@ def _unit(properties: Mapping[str, str]) -> Unit | None:
 
 
 def _seconds(microseconds: str | None) -> float | None:
-    """0 is systemd's word for "never"."""
+    """Parse a time in µs; systemd writes 0 for "never"."""
     number = int(microseconds or 0)
     return number / 1e6 if number else None
 
 
 def held_back(boot: Boot, name: str) -> tuple[Link, ...]:
-    """Return what unit `name` waited for before its start began, first to last.
+    """Return the units for which unit `name` waited before its start began, first to last.
 
-    Of the units that it is ordered after, the last one that was done let it go on; that one waited
-    in turn. The first is "systemd", which loads its units. The seconds add up to the time from
-    systemd's own start to the end of the last one.
+    A unit can start when the last unit that it is ordered after is done. That unit in turn waited
+    for another one, and so on. The first is "systemd", which loads its units. The seconds add up to
+    the time from systemd's start to the end of the last unit.
     """
     chain: list[Unit] = []
     unit = boot.units.get(name)

@@ -1,6 +1,6 @@
-"""Pure: does an app run, by what the engine says of its containers?
+"""Pure: judging whether an app runs, by the state of its containers.
 
-Compose's word is not enough: it ends with 0 for a container that crash-loops.
+The exit status of compose is not enough: it is 0 for a container that crash-loops.
 """
 
 from collections.abc import Collection
@@ -11,22 +11,22 @@ from .cause import Cause, Failure
 from .container import Container
 from .preloaded import App, Service
 
-CALM = 6
-"""A container that its policy restarted must run so many times as long as another to be settled.
+RESTART_SETTLE_FACTOR = 6
+"""How many times longer a container must run to be settled after its policy restarted it.
 
-With a settling time of 10 seconds that is a minute. A service that gives up after some seconds
-without its server would look like a running one whenever somebody looks at the right moment.
+With a settling time of 10 seconds, this is a minute. A service that gives up after some seconds
+without its server looks like a running one at most moments.
 """
 
 Finished = Collection[tuple[str, str]]
-"""Ids of one-shots that ended well under this very dockerd, each with the time of its end."""
+"""Ids of one-shots that exited with status 0 under this dockerd, with the times of their ends."""
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Every service runs and has settled, or is a one-shot that ended with 0.
+    """Every service runs and has settled, or is a one-shot that exited with status 0.
 
-    `note` says what is not known yet.
+    `note` says what is still unknown.
     """
 
     note: str = ""
@@ -42,9 +42,9 @@ class Need(Enum):
 
 @dataclass(frozen=True)
 class Waits:
-    """Not decided yet. `what` says in a few words what is waited for.
+    """The app is not decided yet. `what` says in a few words what it waits for.
 
-    Look again in `seconds`, or when a container changes. `at_last` is how it is told if the app's
+    Check again in `seconds`, or when a container changes. `at_last` is the outcome if the app's
     time is up before anything changes.
     """
 
@@ -67,11 +67,11 @@ def judge(
     finished: Finished,
     brought_up: bool,
 ) -> Verdict:
-    """Judge an app by its containers; a `Failure` cannot pass by waiting.
+    """Judge an app by its containers. Waiting cannot cure a `Failure`.
 
-    `settle_seconds` is how long a container must keep running. A one-shot that ended with 0 is done
-    if it is among the `finished`, or if the app was `brought_up` under this very dockerd: a
-    service that ended together with dockerd looks the same.
+    `settle_seconds` is how long a container must keep running. A one-shot that exited with status 0
+    is done if it is among the `finished`, or if the app was `brought_up` under this dockerd.
+    Otherwise it may be a service that ended together with dockerd, which looks the same.
     """
     waits = []
     for service in app.services:
@@ -106,7 +106,7 @@ def _judge_service(
 
 
 def _judge_container(container: Container, settle_seconds: float) -> Waits | Failure | None:
-    """Return what is waited for, None if the container runs as wanted."""
+    """Return what the container waits for; None if it runs as wanted."""
     service, named = container.service, f"container {container.name!r}"
     match container.state:
         case "running":
@@ -131,7 +131,7 @@ def _judge_container(container: Container, settle_seconds: float) -> Waits | Fai
 
 def _needs_up(what: str, cause: Cause, message: str, container: Container | None = None) -> Waits:
     words = f": {container.error}" if container and container.error else ""
-    # The log of a container that dockerd could not start has nothing to say.
+    # If dockerd could not start a container, its log is of no use.
     logged = container.id if container and not words else None
     return Waits(what, _UNTIL_IT_CHANGES, Failure(cause, message + words, logged), Need.UP)
 
@@ -142,7 +142,7 @@ def _judge_running(container: Container, settle_seconds: float) -> Waits | None:
     if container.without_network:
         failure = Failure(Cause.NETWORK_STALE, f"{named} runs without a network")
         return Waits(f"{service} has no network", _UNTIL_IT_CHANGES, failure, Need.NETWORK)
-    left = CALM * settle_seconds - up_for
+    left = RESTART_SETTLE_FACTOR * settle_seconds - up_for
     if container.restarts and left > 0:
         return Waits(_restarted(container), left, _crash_loop(container))
     if up_for < settle_seconds:
@@ -176,13 +176,13 @@ def _exit_status(container: Container) -> str:
     return f"exit status {container.exit_code}{killed}"
 
 
-LEAST_TELLING = (Cause.TIMEOUT, Cause.NOT_STARTED)
-"""They are told only if no other service has a better reason."""
+VAGUE_CAUSES = (Cause.TIMEOUT, Cause.NOT_STARTED)
+"""These causes are reported only if no other service has a more specific one."""
 
 
 def _together(waits: Collection[Waits]) -> Waits:
     failures = [each.at_last for each in waits if isinstance(each.at_last, Failure)]
-    failures.sort(key=lambda each: each.cause in LEAST_TELLING)
+    failures.sort(key=lambda each: each.cause in VAGUE_CAUSES)
     notes = [each.at_last.note for each in waits if isinstance(each.at_last, Runs)]
     needs = {each.need for each in waits}
     return Waits(
@@ -193,11 +193,12 @@ def _together(waits: Collection[Waits]) -> Waits:
     )
 
 
-def needs_no_up(app: App, containers: Collection[Container], finished: Finished) -> bool:
-    """Tell whether compose would change nothing, where that can be known without compose.
+def is_up_to_date(app: App, containers: Collection[Container], finished: Finished) -> bool:
+    """Whether it is certain, without asking compose, that compose would change nothing.
 
-    `containers` are those of the app's folder. It is known for published apps only: the hash label
-    tells from which text a container was made. What dockerd restarts needs no compose either.
+    `containers` are those of the app's folder. Only published apps can be certain: their hash label
+    shows from which text a container was created. A container that dockerd restarts needs no
+    compose either.
     """
     for service in app.services:
         found = [each for each in containers if each.service == service.name and not each.one_off]

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from preload_image import device_image
-from preload_image.given import app, arguments
+from preload_image.examples import app, arguments
 from preload_image.registry import Registry, archive, configure_skopeo, serve
 from virtual_device import device_tree
 from virtual_device.cache import home as cache_home

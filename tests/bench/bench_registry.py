@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from preload_image import device_image
-from preload_image.given import app, arguments, layers
+from preload_image.examples import app, arguments, layers
 from preload_image.proxy import Behaviour, proxy
 from preload_image.registry import HOST, archive, configure_skopeo, serve
 from virtual_device import device_tree

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -10,21 +10,10 @@ from typing import Any
 import pytest
 from boot import scenarios
 from boot.boots import Boot
-from boot.scenarios import (
-    FEW,
-    POWER_CUTS,
-    SCENARIOS,
-    SUITES,
-    ByHand,
-    Flashed,
-    Life,
-    OfflineDocker,
-    PowerCut,
-)
+from boot.scenarios import FEW, POWER_CUTS, SCENARIOS, SUITES
 from virtual_device import samples
 from virtual_device.firmware import Firmware, firmware
 
-CHECKOUT = Path(__file__).parents[2]
 AT_ONCE = 3
 HANG_SECONDS = 1500
 """A test waits for the boots that it looks at, and those for the ones before them."""
@@ -34,14 +23,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.timeout(HANG_SECONDS))
-
-
-@pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The agent's .deb, built from this checkout."""
-    argv = [CHECKOUT / "packaging/debian/build", tmp_path_factory.mktemp("package")]
-    built = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
-    return Path(built.stdout.strip())
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +37,7 @@ def flashed(package: Path) -> Firmware:
 @pytest.fixture(scope="session")
 def boots(
     request: pytest.FixtureRequest,
+    packages: Path,
     package: Path,
     flashed: Firmware,
     tmp_path_factory: pytest.TempPathFactory,
@@ -76,7 +58,7 @@ def boots(
         if name in wanted:
             futures[name] = pool.submit(scenario, flashed)
     if "offline_docker" in wanted:
-        files = _offline_docker_package(tmp_path_factory.mktemp("offline-docker"))
+        files = _offline_docker(packages, tmp_path_factory.mktemp("offline-docker"))
         futures["offline_docker"] = pool.submit(scenarios.offline_docker, flashed, files)
     if "power_cut" in wanted:
         for number in range(POWER_CUTS):
@@ -89,67 +71,43 @@ def boots(
         pool.shutdown(cancel_futures=True)
 
 
-def _offline_docker_package(folder: Path) -> dict[str, str]:
-    tree = folder / "tree"
-    argv = [str(CHECKOUT / "packaging/debian/build"), str(folder), "offline-docker"]
-    built = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
-    subprocess.run(["dpkg-deb", "--extract", built.stdout.strip(), str(tree)], check=True)
-    files = [path for path in tree.rglob("*") if path.is_file()]
+def _offline_docker(packages: Path, tree: Path) -> dict[str, str]:
+    (package,) = packages.glob("*-offline-docker_*.deb")
+    subprocess.run(["dpkg-deb", "--extract", package, tree], check=True)
+    # Debian's documentation is packed, and no text.
+    files = [path for path in (tree / "usr/lib").rglob("*") if path.is_file()]
     return {f"/{path.relative_to(tree)}": path.read_text() for path in files}
 
 
-@pytest.fixture(scope="session")
-def life(boots: dict[str, Future[Any]]) -> Life:
-    result: Life = boots["life"].result()
+def _result(scenario: str) -> Any:
+    """Return the fixture that gives a test the result of a scenario, and is named like it."""
+
+    @pytest.fixture(scope="session", name=scenario)
+    def result(boots: dict[str, Future[Any]]) -> Any:
+        return boots[scenario].result()
+
     return result
 
 
-@pytest.fixture(scope="session")
-def by_hand(boots: dict[str, Future[Any]]) -> ByHand:
-    result: ByHand = boots["by_hand"].result()
+def _results(scenario: str, keys: Sequence[object]) -> Any:
+    """Return the same for a scenario with variants: a test runs once for each of them."""
+
+    @pytest.fixture(scope="session", name=scenario, params=keys)
+    def result(request: pytest.FixtureRequest, boots: dict[str, Future[Any]]) -> Any:
+        return boots[f"{scenario} {request.param}"].result()
+
     return result
 
 
-@pytest.fixture(scope="session")
-def empty_shortlist(boots: dict[str, Future[Any]]) -> Flashed:
-    result: Flashed = boots["empty_shortlist"].result()
-    return result
-
-
-@pytest.fixture(scope="session")
-def trouble(boots: dict[str, Future[Any]]) -> Flashed:
-    result: Flashed = boots["trouble"].result()
-    return result
-
-
-@pytest.fixture(scope="session")
-def no_dockerd(boots: dict[str, Future[Any]]) -> Flashed:
-    result: Flashed = boots["no_dockerd"].result()
-    return result
-
-
-@pytest.fixture(scope="session")
-def wait_online(boots: dict[str, Future[Any]]) -> Flashed:
-    result: Flashed = boots["wait_online"].result()
-    return result
-
-
-@pytest.fixture(scope="session")
-def offline_docker(boots: dict[str, Future[Any]]) -> OfflineDocker:
-    result: OfflineDocker = boots["offline_docker"].result()
-    return result
-
-
-@pytest.fixture(scope="session", params=range(POWER_CUTS))
-def power_cut(request: pytest.FixtureRequest, boots: dict[str, Future[Any]]) -> PowerCut:
-    result: PowerCut = boots[f"power_cut {request.param}"].result()
-    return result
-
-
-@pytest.fixture(scope="session", params=SUITES)
-def suite(request: pytest.FixtureRequest, boots: dict[str, Future[Any]]) -> Flashed:
-    result: Flashed = boots[f"suite {request.param}"].result()
-    return result
+life = _result("life")
+by_hand = _result("by_hand")
+empty_shortlist = _result("empty_shortlist")
+trouble = _result("trouble")
+no_dockerd = _result("no_dockerd")
+wait_online = _result("wait_online")
+offline_docker = _result("offline_docker")
+power_cut = _results("power_cut", range(POWER_CUTS))
+suite = _results("suite", SUITES)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,7 +1,6 @@
-"""Devices for the engine tests: the agent's package is built once, each device is a fresh one."""
+"""Devices for the engine tests: the agent is installed once, each device is a fresh one."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,17 +8,8 @@ import pytest
 from engine.board import Board
 from virtual_device import Device, Tree, agent_layer, device_tree, samples
 
-CHECKOUT = Path(__file__).parents[2]
 SUITE = os.environ.get("ENGINE_SUITE", "trixie")
 """The Debian suite whose docker and compose the tests run on."""
-
-
-@pytest.fixture(scope="session")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The agent's .deb, built from this checkout."""
-    argv = [CHECKOUT / "packaging/debian/build", tmp_path_factory.mktemp("package")]
-    built = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
-    return Path(built.stdout.strip())
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A store that is damaged: what is wrong is named, that app is reported, and the others start.
+"""If the restorable store is damaged, the affected app is reported and the others start.
 
 One store in which each kind of blob is missing, truncated or changed for one app each, beside apps
 that are in order; one run.
@@ -14,24 +14,10 @@ import stores
 from engine.board import COMPOSE_APPS, Run, contents
 from engine.restoring import StoreBoard, busybox, store_board
 from engine.watch import watching
-from stores import MadeApp, MadeImage, member
+from stores import MadeApp, MadeImage, flip, member, remove, truncate
 from virtual_device import Tree
 
 ROLES = ("app-manifest", "bundle", "bundle-index", "image-index", "manifest", "config", "layer")
-
-
-def remove(blob: Path) -> None:
-    blob.unlink()
-
-
-def truncate(blob: Path) -> None:
-    blob.write_bytes(blob.read_bytes()[:-1])
-
-
-def flip(blob: Path) -> None:
-    data = bytearray(blob.read_bytes())
-    data[len(data) // 2] ^= 1
-    blob.write_bytes(data)
 
 
 SPOILT: dict[str, Callable[[Path], None]] = {

@@ -4,7 +4,7 @@ import resource
 from collections.abc import Iterator
 
 import pytest
-from fuzz.fuzzing import MOST_MEMORY, SECONDS, SEED, Fuzz
+from fuzz.fuzzing import MAX_MEMORY, SECONDS, SEED, Fuzz
 
 
 def pytest_report_header() -> str:
@@ -25,6 +25,6 @@ def fuzz(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture(autouse=True)
 def bounded_memory() -> Iterator[None]:
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (MOST_MEMORY, before[1]))
+    resource.setrlimit(resource.RLIMIT_DATA, (MAX_MEMORY, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_DATA, before)

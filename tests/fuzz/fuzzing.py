@@ -24,10 +24,10 @@ BLOB = os.environ.get("FUZZ_BLOB")
 BATCH = 20
 """Examples before the time is looked at; each batch begins with the simplest ones."""
 
-MOST_MEMORY = 1 << 30
+MAX_MEMORY = 1 << 30
 """Bytes of data that this process may have: what wants more is found out by a MemoryError."""
 
-MOST_SECONDS = 2.0
+MAX_SECONDS = 2.0
 """Of the processor, for one call that is fuzzed."""
 
 
@@ -133,7 +133,7 @@ sys.addaudithook(_BORDER.watch)
 class Within:
     """A context: nothing outside of `root` is touched, and not much time of the processor taken."""
 
-    def __init__(self, root: Path, most_seconds: float = MOST_SECONDS) -> None:
+    def __init__(self, root: Path, most_seconds: float = MAX_SECONDS) -> None:
         self._root = os.path.realpath(root)
         self._most_seconds = most_seconds
 

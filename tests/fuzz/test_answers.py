@@ -1,4 +1,4 @@
-"""What dockerd answers: a stand-in for its API on a socket, whose answers are not right."""
+"""Wrong answers of dockerd, from a stand-in for its API on a socket."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from compose_apps_early_start.engine import Engine
 from compose_apps_early_start.errors import EngineError
 from compose_apps_early_start.preloaded import App, Service
 from compose_apps_early_start.settings import Settings
-from compose_apps_early_start.verdict import judge, needs_no_up
+from compose_apps_early_start.verdict import is_up_to_date, judge
 from fuzz.fuzzing import Fuzz, Within
 from fuzz.mutations import RAW_JSON, altered, damaged
 from hypothesis import strategies as st
@@ -217,7 +217,7 @@ def check_containers(containers: tuple[Container, ...]) -> None:
     for each in containers:
         each.lost_networks(frozenset())
     # A verdict, whatever it is.
-    needs_no_up(APP, containers, ())
+    is_up_to_date(APP, containers, ())
     verdict = judge(APP, containers, settle_seconds=0, finished=(), brought_up=True)
     if isinstance(verdict, Failure):
         assert isinstance(verdict.message, str)
@@ -241,7 +241,7 @@ def test_events_of_dockerd(
     server, settings = dockerd
     server.set({})
     client = Engine.connect(settings, 5.0)
-    monkeypatch.setattr("compose_apps_early_start.engine._LONGEST_DELAY", 0.005)
+    monkeypatch.setattr("compose_apps_early_start.engine.MAX_DELAY", 0.005)
 
     def check(answer: tuple[int, bytes] | None) -> None:
         server.set({"/events": answer})

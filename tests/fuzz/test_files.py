@@ -1,4 +1,4 @@
-"""Small files: the shortlist, installed_versions, the records of runs, the agent's own notes."""
+"""Fuzzed small files: the shortlist, installed_versions, the records, the agent's own notes."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_shortlists(fuzz: Fuzz, tmp_path: Path) -> None:
             try:
                 names = shortlist.read(file)
             except EarlyStartError:
-                assert len(data) > shortlist.MOST_BYTES
+                assert len(data) > shortlist.MAX_BYTES
                 return
             assert names is not None
             chosen, unknown = shortlist.select(names, known)
@@ -41,8 +41,8 @@ def test_shortlists(fuzz: Fuzz, tmp_path: Path) -> None:
         assert set(chosen) <= set(known)
         strange = [name for name in names if name not in known]
         assert [*chosen] == [name for name in names if name in known]
-        assert len(unknown) == min(len(strange), shortlist.MOST_TOLD + 1)
-        assert all(len(each.name) < 2 * shortlist.MOST_CHARACTERS for each in unknown)
+        assert len(unknown) == min(len(strange), shortlist.MAX_REPORTED + 1)
+        assert all(len(each.name) < 2 * shortlist.MAX_CHARACTERS for each in unknown)
         assert all(each.nearest in (None, *known) for each in unknown)
 
     fuzz(

@@ -1,4 +1,4 @@
-"""What compose prints: its words when it fails, and its JSON."""
+"""Fuzzed output of compose: its messages when it fails, and its JSON."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.compose import Compose
-from compose_apps_early_start.diagnosis import MOST_CHARACTERS, diagnose
+from compose_apps_early_start.diagnosis import MAX_CHARACTERS, diagnose
 from compose_apps_early_start.report import printable
 from compose_apps_early_start.settings import Settings
 from fuzz.fuzzing import Fuzz, Within
@@ -32,7 +32,7 @@ TEXTS = st.one_of(
 def check_line(failure: Failure) -> None:
     assert failure.message
     assert len(failure.message.splitlines()) == 1
-    assert len(failure.message) <= MOST_CHARACTERS + 10
+    assert len(failure.message) <= MAX_CHARACTERS + 10
     assert printable(failure.message).isprintable()
 
 

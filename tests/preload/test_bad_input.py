@@ -1,4 +1,4 @@
-"""No file, whatever is in it, makes a traceback: it is told what is wrong, where, and what next."""
+"""A bad file gets a message with the problem, the place and the next step, and no traceback."""
 
 import re
 import time
@@ -12,10 +12,10 @@ from compose_apps_preload.configuration.lint import lint
 from compose_apps_preload.configuration.matrix import rows, text
 from compose_apps_preload.errors import PreloadError
 from compose_apps_preload.finding import Severity
-from compose_apps_preload.yaml_tree import MOST_BYTES
+from compose_apps_preload.yaml_tree import MAX_BYTES
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from preload.given import ADVANCED, written
+from preload.examples import ADVANCED, written
 
 BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
 MERGE_BOMB = "m0: &m0 {a: b}\n" + "".join(
@@ -31,22 +31,22 @@ LOOP = "containers: &c\n  params: &p\n    <<: *p\n    APP_SHORTLIST: a\n  other:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        pytest.param("", ":1:1: empty", id="an empty file"),
-        pytest.param("# nothing\n", ":1:1: empty", id="only a comment"),
-        pytest.param("---\n", ":1:1: empty", id="only a document"),
+        pytest.param("", ":1:1: the file is empty", id="an empty file"),
+        pytest.param("# nothing\n", ":1:1: the file is empty", id="only a comment"),
+        pytest.param("---\n", ":1:1: the file is empty", id="only a document"),
         pytest.param("just words\n", ":1:1: the file is just words, not a map", id="words"),
         pytest.param("- a\n", ":1:1: the file is a list, not a mapping", id="a list"),
-        pytest.param("containers: [\n", ":2:1: broken YAML: ", id="an open bracket"),
-        pytest.param("containers:\n\tlmp: a\n", ":2:1: broken YAML: .*tabs", id="a tab"),
-        pytest.param("lmp: *a\n", ":1:6: broken YAML: found undefined alias", id="no anchor"),
+        pytest.param("containers: [\n", ":2:1: invalid YAML: ", id="an open bracket"),
+        pytest.param("containers:\n\tlmp: a\n", ":2:1: invalid YAML: .*tabs", id="a tab"),
+        pytest.param("lmp: *a\n", ":1:6: invalid YAML: found undefined alias", id="no anchor"),
         pytest.param("lmp:\n...\ncontainers:\n", ":3:1: a second YAML document", id="dots"),
         pytest.param("lmp:\n---\ncontainers:\n", ":2:1: a second YAML document", id="dashes"),
-        pytest.param(b"lmp:\n  \xff: a\n", ":2:3: not UTF-8 text.*UTF-8", id="Latin-1"),
-        pytest.param(b"lmp:\n a\0b\n", r":2:3: a character .*U\+0000", id="a zero byte"),
-        pytest.param('lmp: "\\UFFFFFFFF"\n', ":1:1: broken YAML: ", id="no such character"),
-        pytest.param("[" * 5000, ":1:1: nested too deep", id="deep nesting"),
-        pytest.param("#" * (MOST_BYTES + 1), ":1:1: longer than", id="a huge file"),
-        pytest.param(WIDE_BOMB, ":1:4: its merge keys make more than", id="a bomb of merges"),
+        pytest.param(b"lmp:\n  \xff: a\n", ":2:3: the text is not UTF-8", id="Latin-1"),
+        pytest.param(b"lmp:\n a\0b\n", r":2:3: the character U\+0000", id="a zero byte"),
+        pytest.param('lmp: "\\UFFFFFFFF"\n', ":1:1: invalid YAML: ", id="no such character"),
+        pytest.param("[" * 5000, ":1:1: the YAML is nested too deeply", id="deep nesting"),
+        pytest.param("#" * (MAX_BYTES + 1), ":1:1: the file is longer than", id="a huge file"),
+        pytest.param(WIDE_BOMB, ":1:4: the merge keys make more than", id="a bomb of merges"),
         pytest.param("lmp:\n  <<: [a]\n", ":2:8: '<<' merges a, not a mapping", id="no mapping"),
         pytest.param("containers: true\n", ":1:13: containers is true, not a mapping", id="a flag"),
         pytest.param(
@@ -66,7 +66,7 @@ LOOP = "containers: &c\n  params: &p\n    <<: *p\n    APP_SHORTLIST: a\n  other:
         ),
         pytest.param(
             "lmp:\n  preloaded_images:\n    shortlist: a b\n",
-            ':3:16: .*"a b" cannot be the name of an app. Next: separate names by commas',
+            ':3:16: .*"a b" cannot be the name of an app. Next: separate names with commas',
             id="a shortlist without commas",
         ),
         pytest.param(
@@ -90,7 +90,7 @@ LOOP = "containers: &c\n  params: &p\n    <<: *p\n    APP_SHORTLIST: a\n  other:
         ),
         pytest.param(
             "lmp:\n  ref_options:\n    devel:\n",
-            ':3:5: lmp.ref_options: "devel" is no git reference. Next: .*refs/heads/devel',
+            ':3:5: lmp.ref_options: "devel" is not a git reference. Next: .*refs/heads/devel',
             id="a short branch",
         ),
         pytest.param(
@@ -127,12 +127,12 @@ LOOP = "containers: &c\n  params: &p\n    <<: *p\n    APP_SHORTLIST: a\n  other:
         ),
         pytest.param(
             "lmp:\n  tagging:\n    refs/heads/devel:\n      - tag: a,b\n",
-            ":4:14: .* is a,b. Next: write a tag without blanks, commas and colons",
+            ":4:14: .* is a,b. Next: write a tag without spaces, commas and colons",
             id="two tags in one",
         ),
         pytest.param(
             "lmp:\n  params: {}\n  params: {}\n",
-            ":3:3: params is written twice, first in line 2",
+            ":3:3: params is a duplicate of the key in line 2",
             id="a duplicate key",
         ),
     ],

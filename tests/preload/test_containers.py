@@ -1,4 +1,4 @@
-"""The apps of a checkout of containers.git, branch by branch."""
+"""Reading the apps of each branch from a checkout of containers.git."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from compose_apps_preload.cli import main
 from compose_apps_preload.configuration.containers import Checkout
 from compose_apps_preload.errors import PreloadError
-from preload.given import ADVANCED, ALL_TAGGED, BRANCHES
+from preload.examples import ADVANCED, ALL_TAGGED, BRANCHES
 
 
 def git(folder: Path, *arguments: str) -> None:

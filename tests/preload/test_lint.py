@@ -1,4 +1,4 @@
-"""What lint finds, where, and how it says so."""
+"""What `lint` finds in factory-config.yml, at which line, and how it prints it."""
 
 import json
 import time
@@ -8,7 +8,7 @@ import pytest
 from compose_apps_preload.cli import main
 from compose_apps_preload.configuration.lint import REMOVED, lint
 from compose_apps_preload.finding import Severity
-from preload.given import ADVANCED, ALL_TAGGED, DATA, apps_of, seen, written
+from preload.examples import ADVANCED, ALL_TAGGED, DATA, apps_of, seen, written
 
 APPS = ("money-making-app", "debug-tools")
 
@@ -205,7 +205,7 @@ def test_an_unknown_name_comes_with_the_nearest_one(tmp_path: Path) -> None:
     text = "containers:\n  params:\n    APP_SHORTLIST: debug-tools,Money-Making-App\n"
     (finding,) = lint(seen(tmp_path, text), lambda _ref: APPS)
     assert 'names "Money-Making-App"' in finding.message
-    assert finding.hint.startswith("if money-making-app was meant")
+    assert finding.hint.startswith("if you mean money-making-app")
 
 
 def test_a_name_is_known_if_one_of_the_branches_that_its_list_is_for_has_it(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ lmp:
     (finding,) = (
         each for each in lint(seen(tmp_path, text), apps_of) if each.code == "nothing-left"
     )
-    assert "the Targets of master (containers), production (lmp) have" in finding.message
+    assert "the Targets of master (containers), production (lmp)" in finding.message
 
 
 def test_without_tagging_and_branches_a_shortlist_that_leaves_nothing_is_found_too(
@@ -261,7 +261,7 @@ def test_a_branch_that_only_platform_builds_are_made_of_is_told_as_such(tmp_path
         "    refs/heads/experimental:\n      - tag: experimental\n\n  ref_options", "  ref_options"
     )
     (finding,) = lint(seen(tmp_path, text))
-    assert "only platform builds, which inherit it, heed this" in finding.message
+    assert "only platform builds use this, because they inherit it" in finding.message
 
 
 @pytest.mark.parametrize("key", REMOVED)
@@ -277,7 +277,7 @@ def test_a_tag_that_nobody_makes_comes_with_the_nearest_one(tmp_path: Path) -> N
     text += "lmp: {tagging: {refs/heads/a: [{tag: main, inherit: mian}]}}\n"
     (finding,) = lint(seen(tmp_path, text))
     assert finding.message.startswith('refs/heads/a inherits from Targets tagged "mian"')
-    assert finding.hint.startswith("if main was meant")
+    assert finding.hint.startswith("if you mean main")
 
 
 def test_a_file_as_the_document_prints_it_is_told_what_it_lacks(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_text_is_what_editors_read(tmp_path: Path, capsys: pytest.CaptureFixture
         == f"""\
 {file}:2:3: error: containers.preload was removed in 2021: CI ignores it [removed-key]
     next: write containers.preloaded_images.enabled: true
-{file}:4:28: warning: containers.params.ASSEMBLE_SYSTEM_IMAGE has blanks around its value: "0 " \
+{file}:4:28: warning: containers.params.ASSEMBLE_SYSTEM_IMAGE has spaces around its value: "0 " \
 [blanks]
     next: write "0"
 """

@@ -1,4 +1,4 @@
-"""What lint-apps finds in the files of apps, where, and what it is silent about."""
+"""What `lint-apps` finds in the files of apps, at which line, and what it does not report."""
 
 import json
 import time
@@ -412,7 +412,7 @@ def test_what_compose_reads_besides_is_told_in_its_own_file(
     assert (
         f"{folder}/compose.yaml:1:1: warning: compose reads it instead of docker-compose.yml" in out
     )
-    assert f"{folder}/.env:2:1: warning: COMPOSE_FILE makes compose read other files" in out
+    assert f"{folder}/.env:2:1: warning: COMPOSE_FILE makes compose read files other" in out
 
 
 def test_a_folder_whose_name_is_no_project_name(tmp_path: Path) -> None:

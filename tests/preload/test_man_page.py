@@ -1,4 +1,4 @@
-"""The man page says what the parser knows."""
+"""The man page of the host tool has every command and option."""
 
 import argparse
 import re
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from compose_apps_preload import cli
-from preload.given import CHECKOUT
+from preload.examples import CHECKOUT
 
 PAGE = CHECKOUT / "docs/compose-apps-preload.1"
 COMMANDS = [module.add_command for module in cli.COMMANDS]

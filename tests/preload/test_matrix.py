@@ -1,4 +1,4 @@
-"""The table of every branch: that of the document's advanced scenario, exactly."""
+"""The table of all branches, compared with the one in the documentation's advanced scenario."""
 
 import json
 from pathlib import Path
@@ -7,12 +7,12 @@ import pytest
 from compose_apps_preload.cli import main
 from compose_apps_preload.configuration.factory_config import load
 from compose_apps_preload.configuration.matrix import rows, text
-from preload.given import ADVANCED, ALL_TAGGED, DATA, apps_of, loaded
+from preload.examples import ADVANCED, ALL_TAGGED, DATA, apps_of, loaded
 
-LETTER = """\
-by the document's letter, lmp inherits containers.preloaded_images alone: apps would be \
-money-making-app. By its prose, containers' ref_options and params hold for every Target of the \
-branch: money-making-app, debug-tools. The prose is taken"""
+AMBIGUOUS = """\
+the documentation is ambiguous. Read literally, lmp inherits only containers.preloaded_images, so \
+apps would be money-making-app. By its explanations, containers' ref_options and params apply to \
+every Target of the branch, so apps would be money-making-app, debug-tools. This rule is applied"""
 
 PRINTED = """\
 BUILD       BRANCH        TARGET TAG                   APPS IN THE TARGET             PRELOADED
@@ -30,7 +30,7 @@ lmp         experimental  not built                    -                        
 
 
 def test_the_advanced_scenario_as_printed() -> None:
-    assert text(list(rows(load(ADVANCED), apps_of))) == PRINTED + LETTER
+    assert text(list(rows(load(ADVANCED), apps_of))) == PRINTED + AMBIGUOUS
 
 
 def test_the_reference_page_shows_this_table() -> None:
@@ -51,7 +51,7 @@ def test_the_advanced_scenario_if_experimental_is_tagged() -> None:
     }
 
 
-def test_both_cases_in_which_letter_and_prose_differ_have_a_footnote() -> None:
+def test_both_ambiguous_cases_have_a_footnote() -> None:
     doubtful = [(row.build, row.ref) for row in rows(load(ALL_TAGGED)) if row.notes]
     assert doubtful == [("lmp", "refs/heads/devel"), ("lmp", "refs/heads/experimental")]
 

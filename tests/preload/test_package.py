@@ -1,4 +1,4 @@
-"""The package keeps to itself."""
+"""The host tool imports nothing but its own dependencies and the agent's reading of stores."""
 
 import ast
 import os
@@ -8,13 +8,14 @@ from pathlib import Path
 
 import compose_apps_preload
 import pytest
-from preload.given import PATHS
+from preload.examples import PATHS
 
 PACKAGE = Path(compose_apps_preload.__file__).parent
 # The agent's reading of the stores comes along, and how it calls compose, which enters hashes;
 # docker's SDK is asked for when it is needed.
 OUTSIDE = {
-    "apps/ignores.py": {"docker"},
+    "__init__.py": {"compose_apps_early_start"},
+    "ignores.py": {"docker"},
     "image/bundle.py": {"docker"},
     "image/containers.py": {"compose_apps_early_start"},
     "image/contents.py": {"compose_apps_early_start"},

@@ -1,12 +1,12 @@
-"""What publishing makes of texts: variables, references, platforms."""
+"""What publishing does to texts: variables, references and platforms."""
 
 import contextlib
 
 import pytest
 from compose_apps_preload.errors import UsageError
 from compose_apps_preload.image import bundle, platforms, skopeo
-from compose_apps_preload.image.interpolation import VariableError, interpolated
 from compose_apps_preload.image.platforms import Platform
+from compose_apps_preload.interpolation import VariableError, substitute
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +31,7 @@ HEX = "0" * 64
     ],
 )
 def test_variables_are_replaced(text: str, result: str) -> None:
-    assert interpolated(text, VARIABLES, strict=True) == result
+    assert substitute(text, VARIABLES, strict=True) == result
 
 
 @pytest.mark.parametrize(
@@ -42,20 +42,21 @@ def test_variables_are_replaced(text: str, result: str) -> None:
         ("${NONE:?give it}", "NONE is not set: give it"),
         ("${EMPTY:?}", "EMPTY is not set"),
         ("cost: 5$", "write \\$\\$"),
-        ("${FACTORY", "is no variable"),
+        ("${FACTORY", "is not a variable"),
         ("${NONE:-x", "is missing"),
         ("${1}", "write \\$\\$"),
+        ("${NONE:-" * 10_000, "nested too deeply"),
     ],
 )
 def test_a_variable_without_a_value_is_told(text: str, message: str) -> None:
     with pytest.raises(VariableError, match=message):
-        interpolated(text, VARIABLES, strict=True)
+        substitute(text, VARIABLES, strict=True)
 
 
 @given(st.text(alphabet="${}:-?+AB x"), st.booleans())
 def test_no_text_is_too_odd(text: str, strict: bool) -> None:
     with contextlib.suppress(VariableError):
-        interpolated(text, {"A": "1"}, strict=strict)
+        substitute(text, {"A": "1"}, strict=strict)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_references_are_written_in_full(short: str, full: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "UPPER", "a b", "a//b", "a:", "a@sha256:12", "-a"])
 def test_what_is_no_reference_is_told(text: str) -> None:
-    with pytest.raises(ValueError, match="no reference"):
+    with pytest.raises(ValueError, match="not a valid image reference"):
         skopeo.full(text)
 
 
@@ -127,9 +128,9 @@ def test_platforms_come_in_containerds_order(wanted: str, order: str) -> None:
 
 
 def test_an_arm_image_without_a_variant_is_v7() -> None:
-    assert platforms.of({"os": "linux", "architecture": "arm"}) == Platform("arm", "v7")
-    assert platforms.of({"os": "unknown", "architecture": "unknown"}) is None
-    assert platforms.of({"os": "linux", "architecture": 3}) is None
+    assert platforms.from_document({"os": "linux", "architecture": "arm"}) == Platform("arm", "v7")
+    assert platforms.from_document({"os": "unknown", "architecture": "unknown"}) is None
+    assert platforms.from_document({"os": "linux", "architecture": 3}) is None
 
 
 def test_a_bundle_index_is_written_as_go_writes_it() -> None:

@@ -1,4 +1,4 @@
-"""Which apps a build gets: the document's tables, and the precedence of the keys."""
+"""Which apps a build gets: the tables of the documentation, and the precedence of the keys."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from compose_apps_preload.configuration.factory_config import BUILDS, Build, loa
 from compose_apps_preload.configuration.resolve import NothingLeftError, Resolution, resolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from preload.given import ADVANCED, ALL_TAGGED, DATA, apps_of, loaded
+from preload.examples import ADVANCED, ALL_TAGGED, DATA, apps_of, loaded
 
 DEVEL = "refs/heads/devel"
 X, Y = ("x",), ("y",)
@@ -244,7 +244,7 @@ containers:
     assert resolve(config, "containers", "next").apps == X
 
 
-# Where letter and prose differ
+# Where the documentation is ambiguous
 
 
 def doubts(resolution: Resolution) -> str:
@@ -252,23 +252,23 @@ def doubts(resolution: Resolution) -> str:
 
 
 @pytest.mark.parametrize(
-    ("branch", "apps", "by_letter"),
+    ("branch", "apps", "literally"),
     [
         ("devel", BOTH, "apps would be money-making-app"),
         ("experimental", NOTHING, "enabled would be yes"),
     ],
 )
-def test_a_platform_build_follows_the_prose_and_says_what_the_letter_is(
-    branch: str, apps: tuple[str, ...], by_letter: str
+def test_an_ambiguous_platform_build_follows_the_explanations_and_has_a_doubt(
+    branch: str, apps: tuple[str, ...], literally: str
 ) -> None:
     resolution = resolve(load(ALL_TAGGED), "lmp", branch)
     assert resolution.apps == apps
-    assert "The prose is taken" in doubts(resolution)
-    assert by_letter in doubts(resolution)
+    assert "This rule is applied" in doubts(resolution)
+    assert literally in doubts(resolution)
 
 
 @pytest.mark.parametrize("branch", ["production", "master"])
-def test_where_letter_and_prose_agree_there_is_no_doubt(branch: str) -> None:
+def test_without_ambiguity_there_is_no_doubt(branch: str) -> None:
     assert doubts(resolve(load(ALL_TAGGED), "lmp", branch)) == ""
 
 
@@ -338,7 +338,7 @@ apps:     money-making-app, debug-tools
 tags:     devel
     by {ADVANCED}:24: containers.tagging."refs/heads/devel": devel
 app_type: restorable
-    by default, for no key names it
+    by default, because no key sets it
 """
     )
 
@@ -347,7 +347,7 @@ def test_explain_says_why_a_branch_is_not_built_and_what_a_tag_inherits(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     said = output(capsys, ADVANCED, "--build", "containers", "--ref", "production", "--explain")
-    assert "containers.tagging does not list refs/heads/production: it is not built" in said
+    assert "containers.tagging does not list refs/heads/production, so it is not built" in said
     said = output(capsys, ADVANCED, "--build", "lmp", "--ref", "production", "--explain")
     assert "production takes the apps of the newest Target tagged master" in said
 
@@ -393,7 +393,7 @@ def test_json_explains_too(capsys: pytest.CaptureFixture[str]) -> None:
     told = json.loads(said)["explanation"]["apps"]
     assert told["by"]["line"] == 30
     assert [each["key"] for each in told["over"]] == ["containers.preloaded_images.shortlist"]
-    assert "The prose is taken" in told["doubts"][0]
+    assert "This rule is applied" in told["doubts"][0]
 
 
 def test_names_that_the_target_lacks_are_told(capsys: pytest.CaptureFixture[str]) -> None:

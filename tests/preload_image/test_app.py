@@ -1,4 +1,4 @@
-"""Apps of local folders are made as publishing makes them; published ones are taken as they are."""
+"""Apps from local folders become what publishing makes of them; published ones stay unchanged."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from compose_apps_preload.image import app as apps
 from compose_apps_preload.image import oci, platforms
 from compose_apps_preload.image.cache import Cache
 from compose_apps_preload.image.skopeo import Registries, digest_of
-from preload_image.given import app
+from preload_image.examples import app
 from preload_image.published import published
 from preload_image.registry import HOST, Registry
 
@@ -35,7 +35,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
         scratch = tmp_path / f"blobs-{len(list(tmp_path.glob('blobs-*')))}"
         return apps.load(str(source), scratch, Registries(cache), variables)
 
-    with cache.used():
+    with cache.locked():
         yield made
 
 
@@ -112,7 +112,7 @@ def test_what_composeappignores_names_is_left_out(make: Make, tmp_path: Path, sh
 def test_a_link_out_of_a_folder_is_refused(make: Make, tmp_path: Path, shop: Path) -> None:
     folder = app(tmp_path / "linking", (shop / "docker-compose.yml").read_text())
     (folder / "link").symlink_to("/etc/passwd")
-    with pytest.raises(PreloadError, match="link is a link that leads out of the app's folder"):
+    with pytest.raises(PreloadError, match="the link link points outside the app's folder"):
         make(folder)
 
 
@@ -243,7 +243,7 @@ def test_a_large_file_takes_little_memory(make: Make, tmp_path: Path, shop: Path
         ({"manifests": [{"platform": {"os": "linux", "architecture": "arm64"}}]}, "is damaged"),
         ({"config": {}}, "its manifest is damaged"),
         ({"config": None, "layers": 3}, "its manifest is damaged"),
-        ([], "this is no JSON object"),
+        ([], "did not send a JSON object"),
     ],
 )
 def test_a_damaged_index_or_manifest_is_told(
@@ -251,7 +251,7 @@ def test_a_damaged_index_or_manifest_is_told(
 ) -> None:
     data = json.dumps(document).encode()
     cache = Cache(tmp_path / "cache")
-    with cache.used():
+    with cache.locked():
         cache.write(data)
         reference = f"{HOST}/factory/odd@{digest_of(data)}"
         with pytest.raises(PreloadError, match=message):

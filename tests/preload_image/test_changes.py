@@ -1,4 +1,4 @@
-"""Images that are preloaded already are changed, and whole Targets are preloaded."""
+"""Changing an image that is preloaded already, and preloading all apps of a Target."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from preload_image import device_image
 from preload_image.device_image import ROOT_START, dump
-from preload_image.given import Preloaded, app, preload, preload_well
+from preload_image.examples import Preloaded, app, preload, preload_well
 from preload_image.published import published
 from preload_image.registry import HOST, Registry, configure_skopeo
 from preload_image.test_image import OSTREE_VAR, bill
@@ -66,7 +66,7 @@ def test_an_app_is_replaced_and_another_added(
     [
         ((), "the image is preloaded already, with shop, telemetry"),
         (("--remove", "shpo"), "unknown app 'shpo'; the image is preloaded with shop, telemetry"),
-        (("--remove", "shop", "--remove", "telemetry"), "no app is to be preloaded"),
+        (("--remove", "shop", "--remove", "telemetry"), "there is no app to preload"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
@@ -114,7 +114,7 @@ def test_a_dry_run_tells_and_writes_nothing(
     assert "root file system: partition 2, labelled 'otaroot'" in told
     assert f"shop  {HOST}/factory/shop@sha256:" in told
     assert f"{HOST}/factory/web@sha256:" in told
-    assert "to fetch: 0.0 MB of 0.3 MB; the cache has the rest" in told
+    assert "to fetch: 0.0 MB of 0.3 MB; the rest is in the cache" in told
     assert "the image grows by about " in told
     assert {each.name for each in tmp_path.iterdir()} == before
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from engine.board import AKTUALIZR, COMPOSE_APPS, Board
 from engine.test_adoption import as_aktualizr_does, obstacles
-from preload.given import CHECKOUT
+from preload.examples import CHECKOUT
 from preload_image import device_image
 from preload_image.device_image import debugfs, dump
-from preload_image.given import app, layers, preload, preload_well
+from preload_image.examples import app, layers, preload, preload_well
 from preload_image.registry import HOST, Registry, archive
 from virtual_device import Device, Tree, agent_layer, device_tree, samples
 

@@ -1,7 +1,6 @@
-"""The proof: a device's image without apps is preloaded, and boots without a network card."""
+"""An image without apps is preloaded, and its apps run at a first boot without a network card."""
 
 import re
-import subprocess
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,14 +10,11 @@ from typing import Any
 import pytest
 from boot.boots import Boot, assert_good, look
 from boot.scenarios import SLOW_BOARD, machine_with
-from preload.given import CHECKOUT
 from preload_image.device_image import debugfs
-from preload_image.given import app, layers, preload_well
+from preload_image.examples import app, layers, preload_well
 from preload_image.registry import HOST, Registry, archive
-from virtual_device import agent_layer, device_tree
-from virtual_device.disk import disk
+from virtual_device import device_tree
 from virtual_device.firmware import Firmware
-from virtual_device.kernel import kernel
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -67,17 +63,6 @@ class Preloaded:
     """The ids of the containers that were made ahead."""
     containers: set[str]
     """The ids of those that the device has."""
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Firmware:
-    """A device with the agent of this checkout, and without apps and images."""
-    argv = [CHECKOUT / "packaging/debian/build", tmp_path_factory.mktemp("package")]
-    built = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
-    tree = device_tree()
-    its_kernel = kernel(tree)
-    image = disk(agent_layer(tree, Path(built.stdout.strip())), its_kernel, None)
-    return Firmware(its_kernel, image, {})
 
 
 @pytest.fixture(scope="module")

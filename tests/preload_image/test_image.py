@@ -1,4 +1,4 @@
-"""Making a preloaded image."""
+"""What `image` writes into an image: apps, both stores, the shortlist, and the finished file."""
 
 import gzip
 import json
@@ -13,7 +13,7 @@ import pytest
 from compose_apps_early_start.store import Store
 from preload_image import device_image
 from preload_image.device_image import ROOT_START, debugfs, dump
-from preload_image.given import Preloaded, app, preload, preload_well
+from preload_image.examples import Preloaded, app, preload, preload_well
 from preload_image.published import published
 from preload_image.registry import HOST, Registry, archive
 

@@ -1,4 +1,4 @@
-"""What `image` refuses, and that it leaves nothing behind, whatever ends it."""
+"""What `image` refuses, and that it leaves nothing behind however it ends."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from preload_image import device_image
-from preload_image.given import Preloaded, app, arguments, layers, preload
+from preload_image.examples import Preloaded, app, arguments, layers, preload
 from preload_image.registry import HOST, Registry
 
 
@@ -41,11 +41,11 @@ def test_an_app_whose_images_lack_the_architecture_is_refused(
 ) -> None:
     folder = app(tmp_path / "old", f"services:\n  one:\n    image: {images['amd64-only']}\n")
     said = refused(source, "--app", shop, "--app", folder)
-    assert f"{images['amd64-only']} is not for arm64: it has amd64" in said
+    assert f"{images['amd64-only']} does not support arm64, only amd64" in said
 
 
 def test_an_architecture_that_no_image_has_is_refused(source: Path, shop: Path) -> None:
-    assert "is not for riscv64: it has amd64, arm64" in refused(
+    assert "does not support riscv64, only amd64, arm64" in refused(
         source, "--app", shop, arch="riscv64"
     )
 
@@ -56,11 +56,11 @@ def test_an_architecture_that_no_image_has_is_refused(source: Path, shop: Path) 
         ("image: ${REGISTRY}/web", "'${REGISTRY}/web': REGISTRY is not set"),
         ("image: x:1\n    environment: ['A=${B:?give B}']", "B is not set: give B"),
         ("build: .", "service 'one' has no image"),
-        (f"image: {HOST}/factory/web@sha512:{'12' * 32}", "has a digest that is no sha256"),
-        ("image: A B", "this is no reference of an image"),
+        (f"image: {HOST}/factory/web@sha512:{'12' * 32}", "has a digest that is not sha256"),
+        ("image: A B", "this is not a valid image reference"),
         (
             f"image: {HOST}/factory/web\n    labels: [{{a: b}}]",
-            "neither NAME=VALUE nor NAME: VALUE",
+            "neither the form NAME=VALUE nor NAME: VALUE",
         ),
         ("extends: {file: other.yml, service: web}", "other.yml: No such file or directory"),
         ("extends: one", "a service extends itself"),
@@ -78,7 +78,7 @@ def test_a_compose_file_that_cannot_be_pinned_is_refused(
 
 @pytest.mark.parametrize("name", ["nothing", "./nothing", "/nothing/at/all"])
 def test_an_app_that_is_not_there_is_refused(source: Path, name: str) -> None:
-    assert f"there is no app '{name}'" in refused(source, "--app", name)
+    assert f"'{name}' is not an app" in refused(source, "--app", name)
 
 
 def test_an_app_that_the_registry_does_not_have_is_refused(source: Path, registry: object) -> None:
@@ -149,7 +149,7 @@ def test_a_partition_that_would_have_to_grow_into_another_is_refused(
     words = ("--app", telemetry, "--arch", "arm64", "--no-docker-store")
     ended = preload("image", source, *words, "-o", tmp_path / "out.wic")
     assert ended.status == 1
-    assert "but has room for" in ended.stderr
+    assert "but the next partition leaves it" in ended.stderr
     assert not (tmp_path / "out.wic").exists()
     assert device_image.sha256(source) == before
 
@@ -159,9 +159,9 @@ def test_a_partition_that_would_have_to_grow_into_another_is_refused(
     [
         (b"", "neither an ext4 file system nor a partition table"),
         (b"no image" * 4096, "does not contain a recognized partition table"),
-        (b"QFI\xfb" + bytes(4096), "a qcow2 image: qemu-img convert"),
-        (b"BZh9" + bytes(4096), "packed by bzip2"),
-        (bytes(4096) + b"EFI PART" + bytes(4096), "sectors of 4096 bytes"),
+        (b"QFI\xfb" + bytes(4096), "a qcow2 image (qemu-img convert"),
+        (b"BZh9" + bytes(4096), "compressed with bzip2"),
+        (bytes(4096) + b"EFI PART" + bytes(4096), "4096-byte sectors"),
         (bytes(0x10040) + b"_BHRfS_M" + bytes(4096), "the image is btrfs"),
     ],
 )
@@ -185,7 +185,7 @@ def test_a_cut_image_is_refused(tmp_path: Path, telemetry: Path) -> None:
         words = ("--app", telemetry, "--arch", "arm64", "--no-docker-store")
         ended = preload("image", image, *words, "-o", tmp_path / "out.wic")
         assert ended.status == 1
-        assert "the image is cut" in ended.stderr
+        assert "the image is truncated" in ended.stderr
 
 
 def test_a_damaged_file_system_is_refused_with_e2fscks_words(
@@ -207,11 +207,11 @@ def test_a_damaged_file_system_is_refused_with_e2fscks_words(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("out.wic.bz2", ".bz2 is not what is written"),
-        ("out.qcow2", ".qcow2 is not what is written"),
-        ("device", "is no plain file"),
+        ("out.wic.bz2", ".bz2 files cannot be written"),
+        ("out.qcow2", ".qcow2 files cannot be written"),
+        ("device", "is not a regular file"),
         ("folder", "is a folder"),
-        ("mapped.wic", "mapped.bmap is no plain file"),
+        ("mapped.wic", "mapped.bmap is not a regular file"),
     ],
 )
 def test_an_output_that_would_harm_is_refused(
@@ -233,7 +233,7 @@ def test_a_block_map_that_would_overwrite_the_input_is_refused(tmp_path: Path, s
     words = ("--app", shop, "--arch", "arm64", "--no-docker-store")
     ended = preload("image", source, *words, "-o", tmp_path / "in")
     assert ended.status == 1
-    assert "in.bmap is the input, and would be overwritten" in ended.stderr
+    assert "in.bmap is the input image, and would be overwritten" in ended.stderr
     assert device_image.sha256(source) == before
 
 
@@ -250,7 +250,7 @@ def test_an_image_of_another_architecture_is_refused(
     words = ("--app", shop, "--no-docker-store", "-o", tmp_path / "out.ext4")
     ended = preload("image", image, *words, "--arch", "amd64")
     assert ended.status == 1
-    assert "the image is for arm64, not for amd64: see /ostree/deploy/lmp" in ended.stderr
+    assert "the image is for arm64, not for amd64, as /ostree/deploy/lmp" in ended.stderr
     assert preload("image", image, *words, "--arch", "aarch64").status == 0
 
 
@@ -262,8 +262,8 @@ def test_an_image_whose_layers_are_not_what_its_config_says_is_refused(
     )
     folder = app(tmp_path / "lying", f"services:\n  one:\n    image: {reference}\n")
     said = refused(source, "--app", folder)
-    assert "the image that was made is broken" in said
-    assert "does not unpack to sha256:" in said
+    assert "the new image is broken" in said
+    assert "does not decompress to sha256:" in said
 
 
 def test_missing_programs_are_told_before_anything_is_fetched(
@@ -287,7 +287,7 @@ def test_a_truncated_gz_is_refused(tmp_path: Path, preloaded: Preloaded, telemet
     words = ("--app", telemetry, "--arch", "arm64", "--no-docker-store")
     ended = preload("image", tmp_path / "in.wic.gz", *words, "-o", tmp_path / "out.wic")
     assert ended.status == 1
-    assert "in.wic.gz: damaged" in ended.stderr
+    assert "in.wic.gz is damaged" in ended.stderr
     assert [each.name for each in tmp_path.iterdir()] == ["in.wic.gz"]
 
 

@@ -1,4 +1,4 @@
-"""Registries that are slow, ill, or want to know who asks; and what is kept of them."""
+"""Registries that are slow, fail or ask for a login, and the cache of what they sent."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from compose_apps_preload.image import oci, platforms, skopeo
 from compose_apps_preload.image.cache import Cache
 from compose_apps_preload.image.skopeo import Registries
 from preload_image import device_image
-from preload_image.given import preload_well
+from preload_image.examples import preload_well
 from preload_image.proxy import Behaviour, proxy
 from preload_image.registry import Registry, configure_skopeo
 
@@ -34,10 +34,10 @@ def registries(
     """Registries behind the proxy, with a cache of their own."""
     assert images
     cache = Cache(tmp_path / "cache")
-    with proxy(registry, behaviour) as port, cache.used():
+    with proxy(registry, behaviour) as port, cache.locked():
         configure_skopeo(tmp_path / "home", port)
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
-        monkeypatch.setattr(skopeo, "RETRIES", (0.0, 0.0))
+        monkeypatch.setattr(skopeo, "RETRY_PAUSES", (0.0, 0.0))
         yield Registries(cache)
 
 
@@ -94,8 +94,8 @@ def test_what_fails_for_a_moment_is_tried_again(
 @pytest.mark.parametrize(
     ("status", "hint"),
     [
-        (401, "log in: skopeo login hub.example.test"),
-        (403, "log in: skopeo login hub.example.test"),
+        (401, "log in with skopeo login hub.example.test"),
+        (403, "log in with skopeo login hub.example.test"),
         (404, "correct the name"),
         (503, "try again later"),
     ],
@@ -113,7 +113,7 @@ def test_what_fails_says_what_to_do(
 def test_a_registry_that_is_silent_is_given_up(
     registries: Registries, behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(skopeo, "SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr(skopeo, "IDLE_TIMEOUT_SECONDS", 0.5)
     behaviour.silent = True
     with pytest.raises(PreloadError, match=r"hub\.example\.test sent nothing"):
         registries.manifest(TAG)
@@ -132,13 +132,13 @@ def test_every_byte_moves_the_bar(
 def test_the_cache_is_bound_and_can_be_emptied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shop: Path
 ) -> None:
-    monkeypatch.setattr(caches, "MOST_BYTES", 100)
+    monkeypatch.setattr(caches, "MAX_BYTES", 100)
     cache = Cache(tmp_path / "cache")
-    with cache.used():
+    with cache.locked():
         for number in range(5):
             cache.write(bytes([number]) * 40)
     assert cache.size == (2, 80)
-    with cache.used():
+    with cache.locked():
         assert not cache.clear()
     assert cache.clear()
     assert cache.size == (0, 0)

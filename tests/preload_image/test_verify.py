@@ -1,4 +1,4 @@
-"""`verify` finds what is missing or damaged."""
+"""`verify` finds whatever is missing or damaged in an image."""
 
 import shutil
 import tarfile
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from preload_image import device_image
 from preload_image.device_image import ROOT_START, debugfs, dump
-from preload_image.given import Preloaded, app, preload, preload_well
+from preload_image.examples import Preloaded, app, preload, preload_well
 from preload_image.registry import Registry, archive
 
 VAR = "/ostree/deploy/lmp/var"
@@ -84,13 +84,13 @@ def test_an_image_that_docker_does_not_know_is_found(damaged: Path, tmp_path: Pa
     text = debugfs(damaged, ROOT_START, f"cat {path}")
     replace(damaged, path, text.replace("factory/worker@", "factory/other@").encode(), tmp_path)
     (found,) = problems(damaged)
-    assert "docker does not know it by this digest" in found
+    assert "docker has no image with this digest" in found
 
 
 def test_a_changed_file_of_an_app_is_found(damaged: Path, tmp_path: Path) -> None:
     replace(damaged, f"{VAR}/sota/compose-apps/shop/site/index.html", b"other", tmp_path)
     (found,) = problems(damaged)
-    assert found == "app shop: site/index.html in compose-apps is not that of its bundle"
+    assert found == "app shop: site/index.html in compose-apps differs from its bundle"
 
 
 def test_an_app_that_only_the_restorable_store_has_is_well(damaged: Path) -> None:
@@ -112,7 +112,7 @@ def test_an_unknown_name_in_the_shortlist_is_found(damaged: Path, tmp_path: Path
     [
         ("lib/docker/image/overlay2/repositories.json", "repositories.json is damaged"),
         ("sota/import/installed_versions", "installed_versions is damaged"),
-        ("sota/compose-apps/shop/docker-compose.yml", "docker-compose.yml in compose-apps is not"),
+        ("sota/compose-apps/shop/docker-compose.yml", "docker-compose.yml in compose-apps differs"),
     ],
 )
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_an_image_without_apps_is_not_well(tmp_path: Path) -> None:
 def test_an_image_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     ended = preload("verify", tmp_path / "nothing.wic")
     assert ended.status == 1
-    assert "there is no image" in ended.stderr
+    assert "does not exist" in ended.stderr
 
 
 @pytest.mark.parametrize("features", ["inline_data", "^extent,^64bit"])

@@ -1,4 +1,4 @@
-"""The command line: exit statuses, what goes to which stream, and in which form."""
+"""The command line: its exit statuses, and what it prints to which stream."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from compose_apps_early_start.evidence import Evidence
 from compose_apps_early_start.record import AppRecord, Recorder, RunRecord, write
 from compose_apps_early_start.report import Event
 from compose_apps_early_start.settings import Settings
-from unit.given import IMAGE, preloaded, shortlist
+from unit.builders import IMAGE, preloaded, shortlist
 
 REGISTRATION = ("sql.db", "client.pem", "sota.toml")
 

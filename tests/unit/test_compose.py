@@ -1,4 +1,4 @@
-"""How compose is run. It is a script that does what a test says, but a real process."""
+"""How the agent runs compose, with a script in its place that is a real process."""
 
 import contextlib
 import errno
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from compose_apps_early_start import compose as under_test
 from compose_apps_early_start.cause import NOT_TRIED, Cause, Failure
-from compose_apps_early_start.compose import MOST_MEMORY, MOST_OUTPUT, Compose, environment
+from compose_apps_early_start.compose import MAX_MEMORY, MAX_OUTPUT, Compose, environment
 from compose_apps_early_start.settings import Settings
 from pytest_mock import MockerFixture
 
@@ -209,7 +209,7 @@ def test_on_the_device_itself_docker_host_is_not_set(mocker: MockerFixture, tmp_
 def test_it_may_take_no_more_memory_than_it_needs(script: Script, tmp_path: Path) -> None:
     compose = script("until ulimit -d | grep -qv unlimited; do :; done; ulimit -d >limit")
     assert compose.up(tmp_path, later()) is None
-    assert int((tmp_path / "limit").read_text()) << 10 == MOST_MEMORY
+    assert int((tmp_path / "limit").read_text()) << 10 == MAX_MEMORY
 
 
 def test_the_kernel_is_asked_to_read_the_whole_program_ahead(
@@ -250,7 +250,7 @@ def test_a_failed_call_is_read_for_its_cause(
 
 
 def test_of_endless_output_only_the_end_is_read(script: Script, tmp_path: Path) -> None:
-    text = f"yes | head -c {MOST_OUTPUT + 5000} >&2; echo '{PORT}' >&2; exit 1"
+    text = f"yes | head -c {MAX_OUTPUT + 5000} >&2; echo '{PORT}' >&2; exit 1"
     assert script(text).up(tmp_path, later()) == Failure(Cause.PORT_TAKEN, PORT)
 
 

@@ -1,10 +1,10 @@
-"""How the words of compose are read: which cause, and which line of them is told."""
+"""Finding the cause, and the line that says it, in what compose printed."""
 
 import time
 
 import pytest
 from compose_apps_early_start.cause import Cause, Failure
-from compose_apps_early_start.diagnosis import MOST_CHARACTERS, cause_of, diagnose
+from compose_apps_early_start.diagnosis import MAX_CHARACTERS, cause_of, diagnose
 
 NETWORK_ID = "4c" * 32
 DAEMON = "Error response from daemon: "
@@ -359,7 +359,7 @@ def test_silence_is_a_cause_too(output: str) -> None:
 def test_a_monster_of_a_line_is_understood_and_shortened(line: str, cause: Cause) -> None:
     failure = diagnose(PROGRESS + line)
     assert failure.cause is cause
-    assert len(failure.message) <= MOST_CHARACTERS + len(" ... ")
+    assert len(failure.message) <= MAX_CHARACTERS + len(" ... ")
     assert failure.message.startswith(line[:100])
     assert failure.message.endswith(line[-100:])
     assert " ... " in failure.message

@@ -1,4 +1,4 @@
-"""What is asked of dockerd, and how each way in which it fails to answer is told."""
+"""Requests to dockerd, and how each failure to answer is reported."""
 
 import importlib.util
 import os
@@ -20,7 +20,7 @@ from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.store import StoreError
 from docker.transport import UnixHTTPAdapter
 from pytest_mock import MockerFixture
-from unit.given import HASH, IMAGE
+from unit.builders import HASH, IMAGE
 
 FOLDER = "/var/sota/compose-apps/shop"
 URL = "unix:///run/docker.sock"
@@ -795,7 +795,7 @@ LONG = 10.0
 
 @pytest.fixture
 def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[EventClient]:
-    monkeypatch.setattr("compose_apps_early_start.engine._LONGEST_DELAY", 0.01)
+    monkeypatch.setattr("compose_apps_early_start.engine.MAX_DELAY", 0.01)
     client = EventClient()
     yield client
     client.down = True

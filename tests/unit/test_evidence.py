@@ -1,4 +1,4 @@
-"""What is kept of failed apps: whose, how much, and in which file."""
+"""What is kept of failed apps: which apps, how much, and in which file."""
 
 import json
 import stat
@@ -11,7 +11,7 @@ from compose_apps_early_start import evidence
 from compose_apps_early_start.cause import NOT_TRIED, Cause, Failure
 from compose_apps_early_start.engine import Engine
 from compose_apps_early_start.errors import EngineError
-from compose_apps_early_start.evidence import MOST_BYTES, MOST_LOG_BYTES, Evidence, bounded
+from compose_apps_early_start.evidence import MAX_BYTES, MAX_LOG_BYTES, Evidence, bounded
 from compose_apps_early_start.record import AppRecord, RunRecord
 from compose_apps_early_start.report import Event, Kind
 from compose_apps_early_start.settings import Settings
@@ -43,7 +43,7 @@ class Talkative(Engine):
         self.log_text = log
         self.asked: list[str] = []
 
-    def hurried(self, seconds: float) -> Engine:
+    def with_timeout(self, seconds: float) -> Engine:
         assert seconds <= 5.0
         return self
 
@@ -182,7 +182,7 @@ LOG = "".join(map(chr, range(256))) * 256
 """64 KiB, of which most takes six bytes in JSON."""
 
 
-@pytest.mark.parametrize("log", ["x" * MOST_LOG_BYTES, LOG, "\U0001f4a5" * MOST_LOG_BYTES])
+@pytest.mark.parametrize("log", ["x" * MAX_LOG_BYTES, LOG, "\U0001f4a5" * MAX_LOG_BYTES])
 @pytest.mark.parametrize(("apps", "containers"), [(1, 1), (1, 16), (5, 30), (300, 2)])
 def test_the_file_has_a_megabyte_at_most(
     settings: Settings, log: str, apps: int, containers: int
@@ -199,11 +199,11 @@ def test_the_file_has_a_megabyte_at_most(
     )
     found = kept(settings, engine, *(Event.failed(name, EXITED) for name in names), run=run)
     size = settings.evidence.stat().st_size
-    assert size <= MOST_BYTES
+    assert size <= MAX_BYTES
     if (apps, containers) == (1, 1):
-        assert found["apps"][0]["containers"][0]["log"] == log[-MOST_LOG_BYTES:]
+        assert found["apps"][0]["containers"][0]["log"] == log[-MAX_LOG_BYTES:]
     else:
-        assert size > MOST_BYTES / 8
+        assert size > MAX_BYTES / 8
     # Its end, where the reason stands.
     heard = [each for app in found["apps"] for each in app["containers"]]
     assert heard

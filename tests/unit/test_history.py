@@ -1,4 +1,4 @@
-"""The records of the last runs: how many, how large, and what a power cut leaves."""
+"""The records of the last runs: their number, their size, and what a power cut leaves of them."""
 
 import errno
 import json
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from compose_apps_early_start import history
-from compose_apps_early_start.history import MOST_RUNS, History
+from compose_apps_early_start.history import MAX_RUNS, History
 from compose_apps_early_start.record import AppRecord, Recorder
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.status import load_all
@@ -32,18 +32,18 @@ def kept(settings: Settings) -> list[int]:
 def test_the_last_ten_runs_are_kept(settings: Settings) -> None:
     assert [a_run(settings) for _ in range(13)] == list(range(1, 14))
     assert kept(settings) == list(range(4, 14))
-    assert len(kept(settings)) == MOST_RUNS
-    assert len(list(settings.runs.iterdir())) == MOST_RUNS - 1
+    assert len(kept(settings)) == MAX_RUNS
+    assert len(list(settings.runs.iterdir())) == MAX_RUNS - 1
 
 
 def test_large_records_are_fewer(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     a_run(settings)
-    monkeypatch.setattr(history, "MOST_BYTES", 3 * settings.last_run.stat().st_size + 100)
+    monkeypatch.setattr(history, "MAX_BYTES", 3 * settings.last_run.stat().st_size + 100)
     for _ in range(8):
         a_run(settings)
     assert kept(settings) == [6, 7, 8, 9]
     size = sum(file.stat().st_size for file in settings.runs.iterdir())
-    assert size <= history.MOST_BYTES
+    assert size <= history.MAX_BYTES
 
 
 def test_a_power_cut_leaves_the_last_run_under_two_names_or_one(
@@ -89,10 +89,10 @@ def test_what_else_lies_there_is_left_alone(settings: Settings) -> None:
     names = ["README", "01.json", "-1.json", "1.json.new", ".2.json", "9999999999.json"]
     for name in names:
         (settings.runs / name).touch()
-    for _ in range(MOST_RUNS + 2):
+    for _ in range(MAX_RUNS + 2):
         a_run(settings)
     assert set(names) <= {file.name for file in settings.runs.iterdir()}
-    assert len(kept(settings)) == MOST_RUNS
+    assert len(kept(settings)) == MAX_RUNS
 
 
 def test_a_disk_that_takes_no_history_takes_the_last_run_all_the_same(settings: Settings) -> None:

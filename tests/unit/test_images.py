@@ -1,4 +1,4 @@
-"""What is sent to dockerd for an image, and how the loading of images ends."""
+"""Sending images to dockerd, and how the loading of an image ends."""
 
 import io
 import json
@@ -321,7 +321,7 @@ def test_an_image_is_loaded_and_told(loading: Loading) -> None:
 
 
 def test_progress_is_told_now_and_then(loading: Loading, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "TELL_SECONDS", -1.0)
+    monkeypatch.setattr(progress, "REPORT_SECONDS", -1.0)
     assert loading.load() is None
     size = f"{loading.stored.image.size / 1e6:.1f} MB"
     said = [

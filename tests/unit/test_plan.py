@@ -1,4 +1,4 @@
-"""What is to be done for each app, decided without doing it."""
+"""The plan: the steps for each app, decided without executing any."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from compose_apps_early_start.preloaded import App
 from compose_apps_early_start.restorable import Restorable
 from compose_apps_early_start.store import Descriptor, Image, StoreError, Version
 from compose_apps_early_start.verdict import Finished
-from unit.given import IMAGE, NETWORK, app, container, selection, service
+from unit.builders import IMAGE, NETWORK, app, container, selection, service
 
 UP, RECONNECT, RESTORE = Step(Action.UP), Step(Action.RECONNECT), Step(Action.RESTORE)
 SHOP = app()

@@ -1,4 +1,4 @@
-"""What the folders of compose-apps and their compose files say, and what no file may do to us."""
+"""Reading the preloaded apps and their compose files, harmful ones among them."""
 
 import errno
 import os
@@ -12,8 +12,8 @@ import yaml
 from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.errors import EarlyStartError
 from compose_apps_early_start.preloaded import (
-    MOST_BYTES,
-    MOST_DEPTH,
+    MAX_BYTES,
+    MAX_DEPTH,
     App,
     AskCompose,
     Listing,
@@ -25,7 +25,7 @@ from compose_apps_early_start.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_mock import MockerFixture
-from unit.given import HASH, IMAGE, NO_STORE, PUBLISHED, preloaded
+from unit.builders import HASH, IMAGE, NO_STORE, PUBLISHED, preloaded
 
 
 class AskedCompose:
@@ -72,7 +72,7 @@ def refused(settings: Settings, compose_file: str | bytes) -> str:
 # The folder of the apps
 
 
-def test_folders_are_apps_and_everything_else_is_a_stray(settings: Settings) -> None:
+def test_folders_are_apps_and_everything_else_is_no_app(settings: Settings) -> None:
     for name in ("web", "Shop", "a b", ".hidden"):
         (settings.compose_apps / name).mkdir(parents=True)
     (settings.compose_apps / "README").touch()
@@ -80,7 +80,7 @@ def test_folders_are_apps_and_everything_else_is_a_stray(settings: Settings) -> 
     (settings.compose_apps / "circle").symlink_to("circle")
     os.mkfifo(settings.compose_apps / "pipe")
     assert listing(settings) == Listing(
-        apps=("Shop", "a b", "web"), strays=(".hidden", "README", "circle", "dangling", "pipe")
+        apps=("Shop", "a b", "web"), not_apps=(".hidden", "README", "circle", "dangling", "pipe")
     )
 
 
@@ -561,7 +561,7 @@ def test_an_env_without_end_is_not_read_to_it(settings: Settings) -> None:
     os.truncate(folder / ".env", 1 << 40)
     (app,) = read_apps(settings, ("shop",), never)
     assert app.failure == Failure(
-        Cause.COMPOSE_FILE_INVALID, f".env cannot be read: larger than {MOST_BYTES} bytes"
+        Cause.COMPOSE_FILE_INVALID, f".env cannot be read: larger than {MAX_BYTES} bytes"
     )
 
 
@@ -674,13 +674,13 @@ def test_a_compose_file_that_is_refused(
 
 
 def test_a_file_of_the_largest_size_is_read_and_a_larger_one_not(settings: Settings) -> None:
-    fits = PUBLISHED.encode().ljust(MOST_BYTES, b"\n")
+    fits = PUBLISHED.encode().ljust(MAX_BYTES, b"\n")
     assert read_one(settings, fits).failure is None
     preloaded(settings, "huge", fits + b"\n")
     (huge,) = read_apps(settings, ("huge",), never)
     assert huge.failure == Failure(
         Cause.COMPOSE_FILE_INVALID,
-        f"docker-compose.yml cannot be read: larger than {MOST_BYTES} bytes",
+        f"docker-compose.yml cannot be read: larger than {MAX_BYTES} bytes",
     )
 
 
@@ -707,7 +707,7 @@ MERGES = "\n".join(
     + [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, 30)]
 )
 CHAIN = "a0: &a0 {k: v}\n" + "".join(f"a{n}: &a{n} {{<<: *a{n - 1}}}\n" for n in range(1, 20000))
-TOO_DEEP = f"docker-compose.yml: nested deeper than {MOST_DEPTH} levels"
+TOO_DEEP = f"docker-compose.yml: nested deeper than {MAX_DEPTH} levels"
 # libyaml 0.2.6 refuses by itself what is nested deeper than 1000 levels. It looks ahead beyond
 # brackets and braces, hence before the agent can count them.
 LIBYAML_TOO_DEEP = "docker-compose.yml is not YAML: line 1: exceeded maximum nesting depth"
@@ -741,9 +741,9 @@ def test_a_bomb_is_defused(settings: Settings, bomb: str, message: str) -> None:
         pytest.param("{a: ", id="mappings in mappings"),
     ],
 )
-@pytest.mark.parametrize("levels", [MOST_DEPTH + 1, 1000, None], ids=["few", "many", "a megabyte"])
+@pytest.mark.parametrize("levels", [MAX_DEPTH + 1, 1000, None], ids=["few", "many", "a megabyte"])
 def test_a_tower_is_not_climbed(settings: Settings, opened: str, levels: int | None) -> None:
-    preloaded(settings, "shop", opened * (levels or MOST_BYTES // len(opened)))
+    preloaded(settings, "shop", opened * (levels or MAX_BYTES // len(opened)))
     refusals = {TOO_DEEP}
     if levels is None and opened in ("[", "{"):
         refusals.add(LIBYAML_TOO_DEEP)

@@ -1,4 +1,4 @@
-"""The column NOW: what an app is at this moment, beside what it was when its run ended."""
+"""The column NOW of `status`: the state of an app at this moment."""
 
 import os
 from dataclasses import asdict
@@ -12,7 +12,7 @@ from compose_apps_early_start.engine import Engine
 from compose_apps_early_start.errors import EngineError
 from compose_apps_early_start.record import AppRecord, RunRecord
 from compose_apps_early_start.settings import Settings
-from unit.given import app, container
+from unit.builders import app, container
 
 SHOP = app("shop")
 
@@ -85,7 +85,7 @@ class Dockerd(Engine):
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def hurried(self, seconds: float) -> Engine:
+    def with_timeout(self, seconds: float) -> Engine:
         assert seconds <= 2.0
         return self
 

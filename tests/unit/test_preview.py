@@ -1,4 +1,4 @@
-"""The plan as `plan` shows it: as JSON, and as lines."""
+"""How `plan` shows the plan, as JSON and as text."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.shortlist import UnknownName
 from compose_apps_early_start.store import Store
 from pytest_mock import MockerFixture
-from unit.given import IMAGE, app, container, preloaded, selection, service, shortlist
+from unit.builders import IMAGE, app, container, preloaded, selection, service, shortlist
 
 SETTINGS = Settings()
 DB = "hub.example.test/factory/db@sha256:" + "b" * 64
@@ -43,7 +43,7 @@ def test_the_json_has_exactly_the_documented_keys() -> None:
             state=ENGINE,
             shortlisted=True,
             unknown=(UnknownName("shpo", "shop"),),
-            strays=("README",),
+            not_apps=("README",),
         )
     )
     assert found == {
@@ -98,7 +98,7 @@ def test_the_lines_of_a_plan() -> None:
             state=ENGINE,
             shortlisted=True,
             unknown=(UnknownName("shpo", "shop"), UnknownName("x", None)),
-            strays=("README",),
+            not_apps=("README",),
         )
     )
     assert lines.split("\n") == [
@@ -139,7 +139,7 @@ def test_the_lines_on_a_registered_device_and_without_an_engine() -> None:
 
 
 def test_no_name_in_the_lines_steers_the_terminal() -> None:
-    lines = text(shown(app("a\x1b[2J\nb\udce9"), strays=("\x07",)))
+    lines = text(shown(app("a\x1b[2J\nb\udce9"), not_apps=("\x07",)))
     assert lines.replace("\n", "").isprintable()
     assert "  a\\x1b[2J\\nb\\udce9: docker compose up" in lines.split("\n")
 

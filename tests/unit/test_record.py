@@ -1,4 +1,4 @@
-"""The record: what it says of containers and of time, and what is made of an old or damaged one."""
+"""The record of a run, and how old or damaged records are read."""
 
 import json
 import os
@@ -12,8 +12,8 @@ import pytest
 from compose_apps_early_start import status, uptime
 from compose_apps_early_start.errors import EarlyStartError, NoRunError
 from compose_apps_early_start.record import (
-    MOST_RESTARTS,
-    MOST_STEPS,
+    MAX_RESTARTS,
+    MAX_STEPS,
     AppRecord,
     Recorder,
     RunRecord,
@@ -23,7 +23,7 @@ from compose_apps_early_start.report import Event, Kind
 from compose_apps_early_start.settings import Settings
 from hypothesis import given
 from hypothesis import strategies as st
-from unit.given import app, container
+from unit.builders import app, container
 
 # Steps
 
@@ -107,13 +107,13 @@ def test_the_boot_is_named_as_the_journal_names_it(monkeypatch: pytest.MonkeyPat
 def test_of_many_steps_the_first_and_the_last_are_kept(settings: Settings, clock: Clock) -> None:
     recorder = Recorder(settings, pytest.fail)
     recorder.begin([AppRecord("shop")], [])
-    for _ in range(MOST_STEPS):
+    for _ in range(MAX_STEPS):
         clock.now += 1.0
         recorder(Event(Kind.RETRYING, "trying again", app="shop", cause="exited"))
         recorder(Event(Kind.UP, "up", app="shop", seconds=1.0))
     (shop,) = documents.run(settings.run_status.read_text())["apps"]
     found = steps(shop["steps"])
-    assert len(found) == MOST_STEPS
+    assert len(found) == MAX_STEPS
     assert found[:2] == [("waiting", 20.0), ("retrying", 21.0)]
     assert found[-1] == ("settling", clock.now)
 
@@ -159,12 +159,12 @@ def test_containers_are_told_as_they_were_seen_last(settings: Settings, clock: C
 def test_when_it_restarted_is_kept_for_the_first_times(settings: Settings) -> None:
     recorder = Recorder(settings, pytest.fail)
     recorder.begin([AppRecord("shop")], [])
-    for restarts in range(2 * MOST_RESTARTS):
+    for restarts in range(2 * MAX_RESTARTS):
         recorder.saw("shop", [container(app("shop"), restarts=restarts)])
     recorder.end("failed", 1)
     (recorded,) = documents.run(settings.last_run.read_text())["apps"]
-    assert recorded["containers"][0]["restarts"] == 2 * MOST_RESTARTS - 1
-    assert len(recorded["containers"][0]["restart_uptimes"]) == MOST_RESTARTS
+    assert recorded["containers"][0]["restarts"] == 2 * MAX_RESTARTS - 1
+    assert len(recorded["containers"][0]["restart_uptimes"]) == MAX_RESTARTS
 
 
 # Old and damaged records
@@ -280,7 +280,7 @@ def test_who_waits_hears_of_the_verdict_at_once(settings: Settings) -> None:
     thread.join()
     assert (found["state"], found["exit_status"]) == ("failed", 1)
     # At most one look later; the machine may be busy.
-    assert status.LOOK_SECONDS <= 0.05
+    assert status.POLL_SECONDS <= 0.05
     assert heard - ended[0] < 1.0
 
 

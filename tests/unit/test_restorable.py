@@ -1,4 +1,4 @@
-"""What can be put back: which version, which files, which images; and what the plan makes of it."""
+"""What can be restored: which version, files and images, and what the plan makes of it."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from compose_apps_early_start.restorable import Restorable, find, images, instal
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.store import Image, Store, StoreError
 from stores import Builder, MadeApp, MadeImage, composectls, member, sha256, tar
-from unit.given import container, shortlist
+from unit.builders import container, shortlist
 
 ROOT_FS = tar([member("bin/sh", b"program")])
 

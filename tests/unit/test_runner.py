@@ -1,4 +1,4 @@
-"""Executing a plan: order, bounds, repairs and verdicts, with stand-ins for compose and dockerd."""
+"""Executing a plan with stand-ins for compose and dockerd: order, limits, repairs, verdicts."""
 
 import itertools
 import signal
@@ -27,7 +27,7 @@ from compose_apps_early_start.runner import Runner
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.store import Descriptor, Image, Store, StoreError, Version
 from compose_apps_early_start.verdict import Verdict, judge
-from unit.given import NETWORK, NO_STORE, app, container, selection, service
+from unit.builders import NETWORK, NO_STORE, app, container, selection, service
 
 LONG = 10.0
 """Seconds that no test waits through unless it fails."""
@@ -247,10 +247,11 @@ def quick(settings: Settings, **changes: Any) -> Settings:
 def device(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Iterator[Device]:
     for name, seconds in {
         "FIRST_BACK_OFF": 0.01,
-        "LONGEST_BACK_OFF": 0.04,
+        "MAX_BACK_OFF": 0.04,
         "STATUS_SECONDS": 0.0,
         "ENGINE_PAUSE": 0.01,
-        "LOOK_PAUSE": 0.01,
+        "CHECK_DELAY": 0.01,
+        "ALONE_SECONDS": 0.05,
         "END_SECONDS": LONG,
     }.items():
         monkeypatch.setattr(runner, name, seconds)
@@ -294,6 +295,28 @@ def test_no_more_come_up_at_once_than_is_allowed_and_no_fewer(device: Device) ->
     device.run(*(app(name) for name in names))
     assert max(len(each) for each in device.compose.together) == 2
     assert device.ends() == dict.fromkeys(names)
+
+
+def test_the_first_app_comes_up_before_all_others(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "ALONE_SECONDS", LONG)
+    for name in ("first", "b", "c"):
+        device.compose.endings[name] = [lambda _: time.sleep(0.03)]
+    device.run(app("first"), app("b"), app("c"))
+    assert device.compose.together == [{"first"}, {"b"}, {"b", "c"}]
+
+
+@pytest.mark.parametrize("cause", [Cause.PORT_TAKEN, Cause.COMPOSE_FILE_INVALID])
+def test_a_first_app_that_fails_lets_the_others_begin(
+    device: Device, monkeypatch: pytest.MonkeyPatch, cause: Cause
+) -> None:
+    monkeypatch.setattr(runner, "ALONE_SECONDS", LONG)
+    device.settings = quick(device.settings, app_seconds=0.3)
+    device.compose.endings["first"] = [fail(cause)]
+    device.run(app("first"), app("b"))
+    assert device.compose.calls[:2] == ["up first", "up b"]
+    assert device.ends() == {"first": cause.label, "b": None}
 
 
 def test_settling_takes_no_place_from_those_that_wait_to_come_up(device: Device) -> None:
@@ -613,7 +636,7 @@ def test_the_next_attempt_comes_later_each_time(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "FIRST_BACK_OFF", 0.05)
-    monkeypatch.setattr(runner, "LONGEST_BACK_OFF", 0.2)
+    monkeypatch.setattr(runner, "MAX_BACK_OFF", 0.2)
     device.compose.endings["shop"] = [*[fail(Cause.PORT_TAKEN)] * 4, None]
     device.run(app("shop"))
     times = device.times("shop")

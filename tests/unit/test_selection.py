@@ -1,4 +1,4 @@
-"""The catalog under the shortlist."""
+"""Choosing the wanted apps among the preloaded ones."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.shortlist import UnknownName
 from compose_apps_early_start.store import Store
 from pytest_mock import MockerFixture
-from unit.given import IMAGE, preloaded, shortlist
+from unit.builders import IMAGE, preloaded, shortlist
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ def test_a_broken_app_leaves_the_others_untouched(settings: Settings) -> None:
         Cause.COMPOSE_FILE_INVALID,
         None,
     ]
-    assert found.strays == ("README",)
+    assert found.not_apps == ("README",)
 
 
 def test_a_device_without_any_app_wants_none(settings: Settings) -> None:
     found = select(settings, Compose(settings).config)
-    assert (found.apps, found.unknown, found.strays) == ((), (), ())
+    assert (found.apps, found.unknown, found.not_apps) == ((), (), ())
 
 
 def test_an_unreadable_store_leaves_what_needs_no_store(

@@ -1,4 +1,4 @@
-"""default-apps: what people, installers and Windows write into it, and which apps that means."""
+"""Parsing default-apps as people, installers and Windows write it, and matching its names."""
 
 import codecs
 import errno
@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from compose_apps_early_start.errors import EarlyStartError
 from compose_apps_early_start.shortlist import (
-    MOST_BYTES,
-    MOST_CHARACTERS,
-    MOST_TOLD,
+    MAX_BYTES,
+    MAX_CHARACTERS,
+    MAX_REPORTED,
     UnknownName,
     parse,
     read,
@@ -104,7 +104,7 @@ def test_an_empty_file_is_an_empty_shortlist(tmp_path: Path) -> None:
 
 
 def test_a_file_of_the_largest_size_is_read(tmp_path: Path) -> None:
-    (tmp_path / "default-apps").write_bytes(b"shop".ljust(MOST_BYTES))
+    (tmp_path / "default-apps").write_bytes(b"shop".ljust(MAX_BYTES))
     assert read(tmp_path / "default-apps") == ("shop",)
 
 
@@ -113,7 +113,7 @@ READABLE = "make it a readable text file with a name per line, or remove it to s
 
 def test_a_longer_file_is_no_shortlist(tmp_path: Path) -> None:
     file = tmp_path / "default-apps"
-    file.write_bytes(b"shop".ljust(MOST_BYTES + 1))
+    file.write_bytes(b"shop".ljust(MAX_BYTES + 1))
     with pytest.raises(EarlyStartError) as raised:
         read(file)
     assert str(raised.value) == f"{file}: cannot read the shortlist: larger than 1048576 bytes"
@@ -215,13 +215,13 @@ def test_an_absurd_shortlist_costs_no_time(names: tuple[str, ...]) -> None:
     chosen, unknown = select(names, known)
     assert time.process_time() - began < 1.0
     assert not chosen
-    assert len(unknown) == min(len(names), MOST_TOLD + 1)
-    assert all(len(each.name) < 2 * MOST_CHARACTERS for each in unknown)
+    assert len(unknown) == min(len(names), MAX_REPORTED + 1)
+    assert all(len(each.name) < 2 * MAX_CHARACTERS for each in unknown)
 
 
 def test_of_many_unknown_names_the_rest_is_counted() -> None:
-    _, unknown = select([f"sho{number}" for number in range(MOST_TOLD + 5)], ["shop"])
-    assert [each.nearest for each in unknown] == ["shop"] * MOST_TOLD + [None]
+    _, unknown = select([f"sho{number}" for number in range(MAX_REPORTED + 5)], ["shop"])
+    assert [each.nearest for each in unknown] == ["shop"] * MAX_REPORTED + [None]
     assert unknown[-1].name == "... and 5 more names"
 
 
@@ -229,6 +229,6 @@ def test_of_many_unknown_names_the_rest_is_counted() -> None:
 def test_each_name_is_either_chosen_or_unknown(names: list[str], known: list[str]) -> None:
     chosen, unknown = select(names, known)
     assert chosen == tuple(name for name in names if name in known)
-    told = [name for name in names if name not in known][:MOST_TOLD]
-    assert [each.name for each in unknown[:MOST_TOLD]] == told
+    told = [name for name in names if name not in known][:MAX_REPORTED]
+    assert [each.name for each in unknown[:MAX_REPORTED]] == told
     assert all(each.nearest is None or each.nearest in known for each in unknown)

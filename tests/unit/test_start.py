@@ -1,4 +1,4 @@
-"""One run from the registration check to the last verdict: what it tells, records and returns."""
+"""One run, from the registration check to the last verdict: messages, record and exit status."""
 
 import errno
 import json
@@ -20,7 +20,7 @@ from compose_apps_early_start.runner import Runner
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.store import Store
 from pytest_mock import MockerFixture
-from unit.given import IMAGE, app, container, preloaded, shortlist
+from unit.builders import IMAGE, app, container, preloaded, shortlist
 
 
 class QuietWatch(Watch):
@@ -56,7 +56,7 @@ class RunningEngine(Engine):
     def identity(self) -> str | None:
         return "1:1"
 
-    def hurried(self, seconds: float) -> Engine:
+    def with_timeout(self, seconds: float) -> Engine:
         return self
 
     def states(self, folders: Any) -> list[dict[str, Any]]:

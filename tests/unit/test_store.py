@@ -1,4 +1,4 @@
-"""Reading the restorable store: both layouts, and everything that can be wrong with it."""
+"""Reading the restorable store: both layouts, and everything that can be wrong with them."""
 
 import gzip
 import json
@@ -13,7 +13,7 @@ import pytest
 from compose_apps_early_start.cause import Cause
 from compose_apps_early_start.store import (
     CHUNK_BYTES,
-    MOST_DOCUMENT_BYTES,
+    MAX_DOCUMENT_BYTES,
     Descriptor,
     Image,
     Manifest,
@@ -24,7 +24,20 @@ from compose_apps_early_start.store import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from stores import DOCKER, OCI, Builder, MadeApp, MadeImage, composectls, member, sha256, tar
+from stores import (
+    DOCKER,
+    OCI,
+    Builder,
+    MadeApp,
+    MadeImage,
+    composectls,
+    flip,
+    member,
+    remove,
+    sha256,
+    tar,
+    truncate,
+)
 
 COMPOSE_FILE = b"services: {}\n"
 ROOT_FS = tar([member("bin/busybox", b"program", mode=0o755)])
@@ -342,20 +355,6 @@ def built(tmp_path: Path) -> Built:
 ROLES = ("app manifest", "bundle", "bundle index", "image index", "manifest", "config", "layer")
 
 
-def remove(blob: Path) -> None:
-    blob.unlink()
-
-
-def truncate(blob: Path) -> None:
-    blob.write_bytes(blob.read_bytes()[:-1])
-
-
-def flip(blob: Path) -> None:
-    data = bytearray(blob.read_bytes())
-    data[len(data) // 2] ^= 1
-    blob.write_bytes(data)
-
-
 def empty(blob: Path) -> None:
     blob.write_bytes(b"")
 
@@ -516,9 +515,9 @@ def test_json_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
 def test_a_document_is_not_read_into_memory_whatever_its_size(tmp_path: Path) -> None:
     builder = Builder(tmp_path)
     builder.app_of_files("shop", {"docker-compose.yml": COMPOSE_FILE})
-    huge = builder.blob(b" " * (MOST_DOCUMENT_BYTES + 1), OCI.manifest)
+    huge = builder.blob(b" " * (MAX_DOCUMENT_BYTES + 1), OCI.manifest)
     store = Store(tmp_path)
-    with pytest.raises(StoreError, match=f"is larger than {MOST_DOCUMENT_BYTES} bytes"):
+    with pytest.raises(StoreError, match=f"is larger than {MAX_DOCUMENT_BYTES} bytes"):
         store.image(f"hub.example.test/x@{huge['digest']}", the_version(store), None)
 
 

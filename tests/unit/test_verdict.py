@@ -1,4 +1,4 @@
-"""Does an app run, by what the engine says of its containers?"""
+"""Whether an app runs, judged by what the engine says of its containers."""
 
 from typing import Any
 
@@ -7,16 +7,16 @@ from compose_apps_early_start.cause import Cause, Failure
 from compose_apps_early_start.container import Container
 from compose_apps_early_start.preloaded import App
 from compose_apps_early_start.verdict import (
-    CALM,
+    RESTART_SETTLE_FACTOR,
     Finished,
     Need,
     Runs,
     Verdict,
     Waits,
+    is_up_to_date,
     judge,
-    needs_no_up,
 )
-from unit.given import HASH, IMAGE, app, container, service
+from unit.builders import HASH, IMAGE, app, container, service
 
 SETTLE = 10.0
 ID = "id-of-shop-web"
@@ -242,11 +242,11 @@ def test_a_one_shot_that_failed_is_not_done() -> None:
 
 
 def test_a_restarted_container_is_settled_after_six_times_the_settling_time() -> None:
-    assert CALM == 6
-    almost = verdict(web(restarts=1, up_for=CALM * SETTLE - 0.25))
+    assert RESTART_SETTLE_FACTOR == 6
+    almost = verdict(web(restarts=1, up_for=RESTART_SETTLE_FACTOR * SETTLE - 0.25))
     assert isinstance(almost, Waits)
     assert almost.seconds == 0.25
-    assert verdict(web(restarts=1, up_for=CALM * SETTLE)) == Runs()
+    assert verdict(web(restarts=1, up_for=RESTART_SETTLE_FACTOR * SETTLE)) == Runs()
 
 
 # Several containers of one service, and several services
@@ -454,25 +454,25 @@ FINISHED = {(DONE.id, DONE.finished_at)}
         pytest.param([exited(1, finished_at=DONE.finished_at)], False, id="one-shot that failed"),
     ],
 )
-def test_needs_no_up(found: list[Container], known: bool) -> None:
-    assert needs_no_up(app(), found, FINISHED) is known
+def test_is_up_to_date(found: list[Container], known: bool) -> None:
+    assert is_up_to_date(app(), found, FINISHED) is known
 
 
 def test_every_replica_has_to_be_there() -> None:
     three = [replica(1), replica(2), replica(3)]
-    assert needs_no_up(THREE, three, ())
-    assert not needs_no_up(THREE, three[:2], ())
-    assert not needs_no_up(THREE, [*three[:2], replica(3, state="exited")], ())
+    assert is_up_to_date(THREE, three, ())
+    assert not is_up_to_date(THREE, three[:2], ())
+    assert not is_up_to_date(THREE, [*three[:2], replica(3, state="exited")], ())
 
 
 def test_an_app_that_was_not_published_is_left_to_compose() -> None:
     unpublished = app("shop", service(published_hash=None))
-    assert not needs_no_up(unpublished, [web(published_hash=None)], ())
+    assert not is_up_to_date(unpublished, [web(published_hash=None)], ())
 
 
 def test_an_app_of_which_one_service_is_missing_is_left_to_compose() -> None:
-    assert not needs_no_up(PAIR, [web()], ())
-    assert needs_no_up(PAIR, [web(), container(service="worker", published_hash=HASH)], ())
+    assert not is_up_to_date(PAIR, [web()], ())
+    assert is_up_to_date(PAIR, [web(), container(service="worker", published_hash=HASH)], ())
 
 
 # What a container says about itself

@@ -1,4 +1,4 @@
-"""Packages of a Debian suite, unpacked and not installed: what is no part of a device's tree."""
+"""Packages of a Debian suite, unpacked but not installed, which are not part of a device's tree."""
 
 import re
 import shutil
@@ -12,8 +12,8 @@ from virtual_device.cache import cached
 def unpacked(suite: str, package: str, dependencies: str = "$^") -> Path:
     """Returns a folder with the files of ``package`` from ``suite``.
 
-    With the files of those packages, too, that it depends on and whose names match the regular
-    expression ``dependencies``; by default none.
+    It also has the files of those dependencies whose names match the regular expression
+    ``dependencies``; by default none.
 
     Raises subprocess.CalledProcessError if apt has no such package, LookupError on a host that is
     not Debian.
@@ -29,7 +29,7 @@ def unpacked(suite: str, package: str, dependencies: str = "$^") -> Path:
             capture_output=True,
             text=True,
         )
-        # Names of packages begin a line, what they depend on is indented.
+        # Lines with package names are not indented, lines with dependencies are.
         names = {line for line in listed.stdout.splitlines() if re.fullmatch(dependencies, line)}
         argv = ["apt-get", "-qq", *options, "download", *sorted({package, *names})]
         subprocess.run(argv, cwd=apt, check=True)

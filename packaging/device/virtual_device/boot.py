@@ -12,7 +12,7 @@ _UNITS = ("agent-lines.service", "console.service")
 
 
 def boot(deb: Path, suite: str, default_apps: str, *, registered: bool) -> int:
-    """Boots a freshly flashed machine on this terminal; returns 0 when it was switched off.
+    """Boots a freshly flashed machine on this terminal; returns 0 when it is switched off.
 
     ``default_apps``: the content of the shortlist. Raises MachineError without a terminal.
     """

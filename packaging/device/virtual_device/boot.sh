@@ -1,8 +1,9 @@
-# boot.sh FOLDER LOWERDIR [KIND OPTIONS INSIDE]...: becomes the device's first process.
+# shellcheck shell=sh
+# boot.sh FOLDER LOWERDIR [KIND OPTIONS INSIDE]...: the device's first process.
 #
-# Runs in fresh namespaces. Mounts the layers LOWERDIR under FOLDER/upper on FOLDER/root, and the
-# control groups (file system type, options, mount point); makes that its root; writes its process
-# id, as the host sees it, to standard output; ends when standard input ends.
+# It runs in new namespaces. It mounts the layers LOWERDIR under FOLDER/upper on FOLDER/root, and
+# the control groups (file system type, options, mount point). It makes this its root and writes its
+# host process id to standard output. It ends when standard input ends.
 set -eu
 folder=$1
 lower=$2
@@ -13,7 +14,8 @@ read -r pid _ </proc/self/stat
 mount -t overlay -o "lowerdir=$lower,upperdir=$folder/upper,workdir=$folder/work" device "$folder/root"
 cd "$folder/root"
 mkdir -p var/lib/containerd var/lib/docker var/lmp
-mkdir -p -m 0700 var/sota
+mkdir -p var/sota
+chmod 0700 var/sota
 # overlay2 cannot sit on an overlay.
 mount --bind "$folder/containerd" var/lib/containerd
 mount --bind "$folder/docker" var/lib/docker

@@ -12,12 +12,12 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-# Open folders, each under a shared lock for the life of this process: what is in use is not pruned.
+# Open folders, under shared locks for the life of this process: a folder in use is not pruned.
 _in_use: dict[Path, int] = {}
 
 
 def home() -> Path:
-    """Returns the cache's folder, made if it is missing."""
+    """Returns the cache's folder, which is created if it is missing."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(base) / "compose-apps-early-start"
     folder.mkdir(parents=True, exist_ok=True)
@@ -26,14 +26,14 @@ def home() -> Path:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on the file ``path``, which is made if it is missing."""
+    """Holds an exclusive lock on the file ``path``, which is created if it is missing."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def try_lock(folder: Path) -> int | None:
-    """Returns a descriptor that holds ``folder`` exclusively, or None if somebody uses it."""
+    """Returns a descriptor that locks ``folder`` exclusively, or None if it is in use."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,7 +44,7 @@ def try_lock(folder: Path) -> int | None:
 
 
 def cached(kind: str, inputs: list[str], build: Callable[[Path], None]) -> Path:
-    """Returns the folder that ``build`` makes from ``inputs``, building it only if need be.
+    """Returns the folder that ``build`` makes from ``inputs``, and builds it only if needed.
 
     ``build`` gets an empty folder, which takes its final name only when ``build`` returns: an
     interruption leaves nothing that looks complete. Other folders of this ``kind`` are removed

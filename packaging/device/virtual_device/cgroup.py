@@ -29,7 +29,7 @@ class Group:
 
 
 def groups(name: str, proc: Path = Path("/proc/self")) -> list[Group]:
-    """Returns the groups that a device called ``name`` should have; makes nothing."""
+    """Returns the groups for a device called ``name`` without creating them."""
     lines = (proc / "cgroup").read_text().splitlines()
     # Controllers, "" for version 2, to the path of this process.
     own = {controllers: path for _, controllers, path in (line.split(":", 2) for line in lines)}
@@ -51,7 +51,8 @@ def groups(name: str, proc: Path = Path("/proc/self")) -> list[Group]:
             if not fits or controllers in result:
                 continue
             if pure:
-                # Only the root may both hold processes and hand out controllers.
+                # Only the root group may both contain processes and enable controllers for its
+                # children.
                 folder = mountpoint / name
                 result[controllers] = Group(folder, folder / "init", "/sys/fs/cgroup", kind, "rw")
             else:
@@ -64,27 +65,28 @@ def groups(name: str, proc: Path = Path("/proc/self")) -> list[Group]:
 
 
 def make(group: Group) -> None:
-    """Makes the group's folders on the host. Raises OSError."""
+    """Creates the group's folders on the host. Raises OSError."""
     group.folder.mkdir()
     for name in ("cpuset.cpus", "cpuset.mems"):
-        # Version 1 lets no process into a group without processors and memory.
+        # In version 1, a group without processors and memory cannot have processes.
         if group.kind == "cgroup" and (group.folder / name).exists():
             (group.folder / name).write_text((group.folder.parent / name).read_text())
     group.leaf.mkdir(exist_ok=True)
 
 
 def delegate(group: Group) -> None:
-    """Lets groups below this one use all its controllers, once its processes are in the leaf."""
+    """Enables all controllers for child groups. The processes must already be in the leaf."""
     if group.leaf != group.folder:
         for controller in (group.folder / "cgroup.controllers").read_text().split():
             (group.folder / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
 def thaw(group: Group) -> None:
-    """Lets frozen processes of the group and of all below it go on: not even SIGKILL ends them."""
+    """Thaws the group and all groups below it, because SIGKILL does not end frozen processes."""
     for name, word in (("freezer.state", "THAWED"), ("cgroup.freeze", "0")):
         for file in group.folder.rglob(name):
-            with contextlib.suppress(OSError):  # the root has no such switch, a group may vanish
+            # The root group has no such file, and a group may vanish.
+            with contextlib.suppress(OSError):
                 file.write_text(word)
 
 

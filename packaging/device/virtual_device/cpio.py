@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 def archive(files: Mapping[str, bytes], links: Mapping[str, str] | None = None) -> bytes:
     """Returns an archive of ``files`` (path to content) and symbolic ``links`` (path to target).
 
-    Folders are made as needed. What begins with ``#!`` or as a program does is executable.
+    Folders are created as needed. Files that begin with ``#!`` or like a program are executable.
     """
     entries: dict[str, tuple[int, bytes]] = {}
     for path in (*files, *(links or {})):

@@ -19,7 +19,7 @@ def demo(deb: Path) -> int:
     with _preloaded(deb) as device:
         _say(f"A device with {', '.join(PRELOADED)} preloaded boots for the first time.")
         _show(device, ["cat", "/var/lmp/default-apps"])
-        # docker.socket is up, docker.service starts, and so does the agent, all at once.
+        # docker.socket is up; docker.service and the agent start at the same time.
         device.start_dockerd(wait=False)
         status = _show(device, [AGENT, "start"])
         _show(device, [AGENT, "status"])

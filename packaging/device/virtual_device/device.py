@@ -36,7 +36,7 @@ _STOP_TIMEOUT = 30.0  # seconds, for dockerd
 
 # GROUP... -- ARGV...: runs ARGV in these control groups.
 _JOIN = 'while [ "$1" != -- ]; do echo 0 >"$1/cgroup.procs"; shift; done; shift; exec "$@"'
-# systemd's protocol for handing over a socket: descriptor 3, named to this very process.
+# systemd's protocol for passing a socket: descriptor 3, for exactly this process id.
 _ACTIVATE = 'exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec "$@"'
 
 
@@ -71,7 +71,8 @@ class Process(subprocess.Popen[str]):
         try:
             os.kill(inner, sig)
             if sig == signal.SIGCONT:
-                # The proxy stops when the process stops, and does not notice that it goes on.
+                # The proxy stops when the process stops, but does not notice when the process
+                # continues.
                 os.kill(self.pid, sig)
         except ProcessLookupError:
             pass
@@ -80,8 +81,8 @@ class Process(subprocess.Popen[str]):
 class Device:
     """Runs ``tree``; a context manager. Several may run at once.
 
-    ``preload``: a folder whose content is put into /var/lib/docker first.
-    ``tools``: whether the tree's tools are there too, for making samples.
+    ``preload``: a folder whose content is copied to /var/lib/docker first.
+    ``tools``: whether the device has the tree's tools for making samples.
     Raises DeviceError on entering if it cannot be started.
     """
 
@@ -139,8 +140,8 @@ class Device:
             ":".join(str(layer) for layer in self._layers),
             *(word for mount in mounts for word in mount),
         ]
-        # The device lives as long as the writing end of its standard input, which this process
-        # alone holds: no thread, signal handler or exit hook has to work for it to end.
+        # The device lives as long as the writing end of its standard input. Only this process
+        # has it, so ending the device needs no thread, signal handler or exit hook.
         return subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
@@ -174,7 +175,7 @@ class Device:
             process.wait()
 
     def path(self, path: str) -> Path:
-        """Returns where the host sees the device's absolute ``path``, which need not exist.
+        """Returns the host's path of the device's absolute ``path``, which need not exist.
 
         Symbolic links are followed as the device follows them: never out of the device.
         """
@@ -208,8 +209,8 @@ class Device:
     ) -> Process:
         """Starts ``argv`` in the device as root, in the folder ``cwd`` of the device.
 
-        ``env`` is added to a plain environment, nothing of the host's. Standard input is empty
-        unless given; ``options`` are those of subprocess.Popen. Text mode.
+        ``env`` is added to a minimal environment without the host's variables. Standard input is
+        empty by default; ``options`` are those of subprocess.Popen. Text mode.
         """
         process = Process(
             [
@@ -221,7 +222,7 @@ class Device:
             text=True,
             **{"stdin": subprocess.DEVNULL, **options},
         )
-        process.args = argv  # what messages and exceptions show
+        process.args = argv  # for messages and exceptions
         self._processes.append(process)
         return process
 
@@ -235,7 +236,7 @@ class Device:
         check: bool = True,
         timeout: float | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Runs ``argv`` in the device to its end and captures its output.
+        """Runs ``argv`` in the device and captures its output.
 
         ``timeout`` in seconds. Raises DeviceError with the output if ``check`` and the exit status
         is not 0, subprocess.TimeoutExpired after killing the process.
@@ -259,7 +260,7 @@ class Device:
         return subprocess.CompletedProcess(argv, process.returncode, stdout, stderr)
 
     def hold_socket(self) -> None:
-        """Listens on /run/docker.sock as docker.socket does: who connects waits for dockerd."""
+        """Listens on /run/docker.sock as docker.socket does, so that clients wait for dockerd."""
         if self._listener is None:
             path = self.path(SOCKET)
             path.unlink(missing_ok=True)
@@ -269,20 +270,21 @@ class Device:
             self._listener.listen(4096)
 
     def drop_socket(self) -> None:
-        """Stops listening: who connects is refused, unless dockerd runs and listens itself."""
+        """Stops listening, so that clients are refused unless dockerd itself listens."""
         if self._listener is not None:
             self._listener.close()
             self._listener = None
 
     @property
     def dockerd_log(self) -> Path:
-        """What every dockerd of this device wrote so far; a file of the host."""
+        """The output of all dockerds of this device so far; a file of the host."""
         return self.folder / "dockerd.log"
 
     def start_dockerd(self, *options: str, wait: bool = True) -> Process:
-        """Starts dockerd on a socket that is held for it, with more ``options``.
+        """Starts dockerd on the held socket with additional ``options``.
 
-        ``wait``: returns when it answers, else at once. Raises DeviceError if it does not.
+        ``wait``: returns when it answers, otherwise at once. Raises DeviceError if it does not
+        answer.
         """
         self.hold_socket()
         self._start_containerd()
@@ -299,8 +301,8 @@ class Device:
         return self._dockerd
 
     def _start_containerd(self) -> None:
-        # As containerd.service does, which docker.service is ordered after. A containerd of
-        # dockerd's own would cost a second: dockerd's first attempt to connect comes too early.
+        # Like containerd.service, which comes before docker.service. If dockerd started its own
+        # containerd, this would take a second, because it first tries to connect too early.
         if self._containerd is not None and self._containerd.poll() is None:
             return
         self._containerd = self._daemon(["containerd"], _CONTAINERD_SOCKET)
@@ -321,7 +323,7 @@ class Device:
         return process
 
     def wait_for_dockerd(self, timeout: float = _START_TIMEOUT) -> None:
-        """Returns when dockerd answers. Raises DeviceError with its log if it does not."""
+        """Waits until dockerd answers. Raises DeviceError with its log if it does not."""
         try:
             self.run(["docker", "version"], timeout=timeout)
         except (DeviceError, subprocess.TimeoutExpired) as error:

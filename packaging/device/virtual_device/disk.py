@@ -1,6 +1,6 @@
 """A disk with the device's root file system on it, for a machine: ext4, without a partition table.
 
-Made without loop devices: mke2fs takes the files from a folder.
+It is made without loop devices, because mke2fs reads the files from a folder.
 """
 
 import os
@@ -16,7 +16,7 @@ from virtual_device.tree import Tree
 STAND_INS = Path(__file__).parents[1] / "stand-ins"
 _BYTES = 4 << 30  # sparse
 
-# What a device does not have, and what only costs an emulated machine its time.
+# Units that a device does not have, and units that only slow down an emulated machine.
 _MASKED = (
     "apt-daily-upgrade.timer",
     "apt-daily.timer",
@@ -55,7 +55,7 @@ def disk(tree: Tree, kernel: Kernel, preload: Preload | None) -> Path:
 
     def build(folder: Path) -> None:
         layer = folder / "layer"
-        _fill(layer)
+        _fill(layer, kernel)
         root = folder / "root"
         root.mkdir()
         layers = ":".join(str(each) for each in (layer, *tree.layers))
@@ -76,7 +76,7 @@ def disk(tree: Tree, kernel: Kernel, preload: Preload | None) -> Path:
     return cached(kind, [*inputs, *texts], build) / "disk.img"
 
 
-def _fill(layer: Path) -> None:
+def _fill(layer: Path, kernel: Kernel) -> None:
     """Makes the layer that turns a tree into a device's disk."""
     units = layer / "etc/systemd/system"
     shutil.copytree(STAND_INS / "units", units)
@@ -96,13 +96,17 @@ def _fill(layer: Path) -> None:
         "etc/fstab": "",
         "etc/hostname": "device\n",
         "etc/hosts": "127.0.0.1 localhost device\n",
-        "etc/machine-id": "",  # systemd makes one at the first boot
+        "etc/machine-id": "",  # systemd creates it at the first boot
         "etc/resolv.conf": "",
         # As on LmP.
         "etc/systemd/journald.conf.d/device.conf": "[Journal]\nStorage=volatile\n",
-        # Newer than /usr: there is no need to update caches at boot.
+        # Newer than /usr, so that caches need not be updated at boot.
         "etc/.updated": "",
         "var/.updated": "",
+        "boot/loader/entries/device.conf": (
+            "title The virtual device\nlinux /boot/vmlinuz\ninitrd /boot/initrd\n"
+            f"options {kernel.arguments}\n"
+        ),
     }.items():
         (layer / name).parent.mkdir(parents=True, exist_ok=True)
         (layer / name).write_text(text)
@@ -110,5 +114,8 @@ def _fill(layer: Path) -> None:
         (layer / name).mkdir(parents=True)
         (layer / name).chmod(mode)
     (layer / "var/sota/compose-apps").mkdir()
+    boot = layer / "boot"
+    shutil.copy(kernel.image, boot / "vmlinuz")
+    shutil.copy(kernel.initrd, boot / "initrd")
     (layer / "usr/lib/modules").mkdir(parents=True)
     os.chown(layer, 0, 0)

@@ -1,4 +1,4 @@
-"""What a machine is flashed with: kernel, disk, and the sample apps that go onto it."""
+"""The firmware of a machine: kernel, disk, and the sample apps for it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,10 +44,10 @@ def firmware(
 ) -> Firmware:
     """Returns the firmware of ``suite`` with the agent's package ``deb``.
 
-    ``ahead``: the apps, name to compose file as for :meth:`Firmware.app`, whose containers are made
-    ahead.
+    ``ahead``: the apps whose containers are created ahead, name to compose file as for
+    :meth:`Firmware.app`.
 
-    Takes about 40 s unless it is cached. Raises what making its parts raises: TreeError,
+    Takes about 40 s unless it is cached. Raises the errors of its parts: TreeError,
     DeviceError, LookupError, subprocess.CalledProcessError.
     """
     tree = device_tree(suite)

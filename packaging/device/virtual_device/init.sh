@@ -1,15 +1,21 @@
 #!/bin/sh
-# The first process of a machine: mounts its disk, puts /device into it, goes on with its systemd.
-# /device is what a machine is provided with for this boot, see machine.py.
+# The first process of a machine: it mounts the disk, copies /device to it, and starts systemd.
+# /device has the files that a machine gets for this boot; see machine.py.
 mount -t proc proc /proc
 mount -t devtmpfs devtmpfs /dev
 for module in /modules/*.ko; do
     [ ! -e "$module" ] || insmod "$module"
 done
-while [ ! -b /dev/vda ]; do
+read -r line </proc/cmdline
+for word in $line; do
+    case $word in
+    root=*) disk=${word#root=} ;;
+    esac
+done
+while [ ! -b "$disk" ]; do
     sleep 0.05
 done
-mount -t ext4 /dev/vda /root || exit 1 # the kernel panics, and the machine ends
+mount -t ext4 "$disk" /root || exit 1 # the kernel panics, and the machine ends
 cp -r /device/. /root/ # unlike -a, leaves the modes of folders alone
 rm -f /root/.keep
 sync # flashed is flashed, whenever the power is cut

@@ -13,18 +13,29 @@ from virtual_device.tree import Tree
 
 _PACKAGE = "linux-image-cloud-amd64"
 _PARTS = r"linux-(base|binary|image|modules)-\d.*-cloud-amd64"  # newer suites have it in parts
-# What the kernel needs to see its disk and its owner's line, where these are modules at all.
+# The modules for the disk and for the connection to the owner, if they are modules at all.
 _NEEDED = ("virtio_pci", "virtio_blk", "virtio_console", "ext4")
+_ARGUMENTS = (
+    *("root=/dev/vda", "console=ttyS0", "panic=-1", "mitigations=off"),
+    # LmP has none; and where the parser is not installed, docker 20.10 starts no container.
+    "apparmor=0",
+    # Of no use to a device, and slow to load.
+    "modprobe.blacklist=aesni_intel,ata_piix,kvm,kvm_amd,kvm_intel",
+)
 _APPLETS = ("sh", "mount", "insmod", "cp", "rm", "sleep", "switch_root", "sync")
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """``image`` and ``initrd`` are files for a boot loader, ``modules`` is for /usr/lib/modules."""
+    """``image`` and ``initrd`` are files for a boot loader, ``modules`` is for /usr/lib/modules.
+
+    ``arguments`` are its command line.
+    """
 
     image: Path
     initrd: Path
     modules: Path
+    arguments: str = " ".join(_ARGUMENTS)
 
 
 def kernel(tree: Tree) -> Kernel:
@@ -37,14 +48,14 @@ def kernel(tree: Tree) -> Kernel:
     def build(folder: Path) -> None:
         (source,) = package.glob("**/lib/modules/*")
         version = source.name
-        # In newer suites it lies beside its modules.
+        # In newer suites it is beside its modules.
         (image,) = [*package.glob("boot/vmlinuz-*"), *source.glob("vmlinuz")]
         shutil.copy(image, folder / "vmlinuz")
         modules = folder / "root/usr/lib/modules" / version
         modules.parent.mkdir(parents=True)
         subprocess.run(["cp", "-a", source, modules], check=True)
         (folder / "root/lib").symlink_to("usr/lib")  # where depmod and modprobe look
-        # Emulated, unpacking them costs a boot several seconds.
+        # In an emulated machine, unpacking them takes several seconds of a boot.
         for file in modules.rglob("*.ko.xz"):
             file.with_suffix("").write_bytes(lzma.decompress(file.read_bytes()))
             file.unlink()

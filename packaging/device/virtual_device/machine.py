@@ -1,63 +1,48 @@
 """A machine: a disk under QEMU, with systemd as its first process and without a network card.
 
 The owner is the process that entered the context. When it leaves the context, raises or dies, by
-whatever signal, the machine ends at once and its files vanish. What a machine says can be trusted:
-one that crashes, panics or hangs gives an error and no answer.
+whatever signal, the machine ends at once and its files vanish. A machine that crashes, panics or
+hangs causes an error, so an answer can be trusted.
 """
 
 import base64
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from compose_apps_preload.trial import emulator
+from compose_apps_preload.trial.emulator import CONSOLE, Board, Disk, Emulator, EmulatorError
+
 from virtual_device import cpio, scratch
 from virtual_device.kernel import Kernel
 
-_MACHINE = (
-    # An old processor, which has less to be emulated: `max` takes a twelfth longer to boot. 16-byte
-    # compare-and-swap is broken in QEMU 7.2's emulation: guests panic at random.
-    *("-accel", "tcg,thread=multi", "-cpu", "Nehalem,-cx16", "-m", "2048"),
-    *("-nodefaults", "-nic", "none", "-display", "none", "-no-reboot"),
-    # Waits for its owner: a guest that finds nobody at the other end of the line takes it as ended.
+_LINE = (
+    # QEMU waits for its owner, because a guest treats an unconnected line as closed.
     *("-chardev", "socket,id=line,path=line.sock,server=on,wait=on"),
     *("-device", "virtio-serial-pci", "-device", "virtserialport,chardev=line"),
-    *("-chardev", "socket,id=monitor,path=monitor.sock,server=on,wait=off"),
-    *("-mon", "chardev=monitor,mode=readline"),
-    # What is flushed reaches the file, what is not is lost in a power cut, as on a real disk.
-    *("-drive", "file=disk.qcow2,if=virtio,cache=writeback"),
-)
-_COMMAND_LINE = (
-    *("root=/dev/vda", "console=ttyS0", "panic=-1", "mitigations=off"),
-    # LmP has none; and where the parser is not installed, docker 20.10 starts no container.
-    "apparmor=0",
-    # Of no use to a device, and slow to load.
-    "modprobe.blacklist=aesni_intel,ata_piix,kvm,kvm_amd,kvm_intel",
 )
 _SNAPSHOT = "frozen"
 _TAIL = 3000  # characters of the console that an error shows
-_QEMU_TIMEOUT = 120.0  # seconds, for what QEMU itself does
 _GRACE = 30.0  # seconds that an answer may come after its script's time
 BOOT_TIMEOUT = 1500.0
-"""Seconds after which a boot or a shutdown hangs. A bound, not an expectation."""
+"""The seconds after which a boot or a shutdown counts as hanging."""
 
 
 class MachineError(Exception):
-    """A machine crashed, hung or could not do what it was asked for."""
+    """A machine crashed, hung, or could not do what was requested."""
 
 
 class Machine:
     """A disk that can be booted time and again; a context manager. Several may run at once.
 
-    ``disk`` is not written to: what the machine writes is kept for its later boots, until the
-    context ends. ``processors``: how many it has. ``clock``: what its clock shows as a boot begins,
-    as QEMU takes it for `-rtc base=`.
+    ``disk`` is not changed: the machine's writes are kept for its later boots, until the context
+    ends. ``processors``: their number. ``clock``: the time of its clock when a boot begins, in the
+    form of QEMU's `-rtc base=`.
     """
 
     def __init__(
@@ -67,12 +52,13 @@ class Machine:
         self._clock = clock
         self._base = disk
         self._processors = processors
-        self._qemu: subprocess.Popen[bytes] | None = None
+        self._emulator: Emulator | None = None
 
     def __enter__(self) -> Self:
         self.folder, lock = scratch.make()
         try:
-            # Removes the folder when this process has closed its standard input, or has ended.
+            # This process removes the folder when its standard input is closed, or when the owner
+            # has ended.
             self._keeper = subprocess.Popen(
                 [sys.executable, "-m", "virtual_device.supervisor", str(self.folder), "cat"],
                 stdin=subprocess.PIPE,
@@ -101,8 +87,8 @@ class Machine:
 
     @property
     def console(self) -> str:
-        """What the machine wrote to its serial console since it was booted."""
-        log = self.folder / "console.log"
+        """The output of the machine's serial console since it was booted."""
+        log = self.folder / CONSOLE
         return log.read_text(errors="replace") if log.exists() else ""
 
     def boot(
@@ -126,60 +112,38 @@ class Machine:
         self._start([], arguments, terminal=terminal)
 
     def _start(self, options: Sequence[str], arguments: Sequence[str], *, terminal: bool) -> None:
-        serial = "mon:stdio" if terminal else "file:console.log"
-        for name in ("line.sock", "monitor.sock", "console.log"):
-            (self.folder / name).unlink(missing_ok=True)
-        log = (self.folder / "qemu.log").open("w")
-        self._qemu = subprocess.Popen(
-            [
-                *("unshare", "--pid", "--fork", "--kill-child"),
-                *("sh", str(Path(__file__).with_name("machine.sh"))),
-                "/dev/tty" if terminal else "/dev/null",
-                *("qemu-system-x86_64", *_MACHINE, "-smp", str(self._processors)),
-                *("-rtc", f"base={self._clock}"),
-                *("-kernel", str(self._kernel.image), "-initrd", "initrd", "-serial", serial),
-                *("-append", " ".join([*_COMMAND_LINE, *arguments]), *options),
-            ],
-            # Held by this process alone: no thread, signal handler or exit hook has to work.
-            stdin=subprocess.PIPE,
-            stderr=log,
-            cwd=self.folder,
+        (self.folder / "line.sock").unlink(missing_ok=True)
+        words = " ".join([self._kernel.arguments, *arguments])
+        self._emulator = Emulator(
+            Board.of("amd64"),
+            emulator.Kernel(self._kernel.image, Path("initrd"), words),
+            [Disk(Path("disk.qcow2"), "qcow2")],
+            self.folder,
+            processors=self._processors,
+            terminal=terminal,
+            options=[*_LINE, "-rtc", f"base={self._clock}", *options],
         )
-        log.close()
-        self._line = self._connect("line.sock")
-
-    def _connect(self, name: str) -> socket.socket:
-        """Returns a connection to one of QEMU's sockets, which it may not have made yet."""
-        connection = socket.socket(socket.AF_UNIX)
-        deadline = time.monotonic() + _QEMU_TIMEOUT
-        while True:
-            try:
-                connection.connect(str(self.folder / name))
-                return connection
-            except (FileNotFoundError, ConnectionRefusedError) as error:
-                if self._ended() or time.monotonic() > deadline:
-                    text = (self.folder / "qemu.log").read_text()
-                    raise MachineError(f"QEMU did not start: {text}") from error
-                time.sleep(0.01)
-
-    def _ended(self) -> bool:
-        return self._qemu is None or self._qemu.poll() is not None
+        self._emulator.start()
+        try:
+            self._line = self._emulator.connected("line.sock")
+        except EmulatorError as error:
+            raise MachineError(str(error)) from error
 
     def run(self, script: str, *, timeout: float = 300.0) -> str:
-        """Runs ``script`` with the machine's sh and returns what it wrote, errors included.
+        """Runs ``script`` with the machine's sh and returns its output, including errors.
 
-        May be called as soon as the machine was switched on. Raises MachineError with the output
-        if its exit status is not 0, with the journal if it took longer than ``timeout`` seconds.
+        It may be called as soon as the machine is switched on. Raises MachineError: with the output
+        if the exit status is not 0, with the journal if it takes longer than ``timeout`` seconds.
         """
         status, output = self._ask(script, timeout)
-        if status == 137:  # killed by what is at the other end of the line
+        if status == 137:  # killed by the machine's end of the line
             raise MachineError(f"not done in {timeout:.0f} s: {script}\n{output}\n{self.journal()}")
         if status:
             raise MachineError(f"exit status {status}: {script}\n{output[-_TAIL:]}")
         return output
 
     def journal(self) -> str:
-        """Returns the journal of this boot, as far as the machine can still tell."""
+        """Returns the journal of this boot, as far as the machine still answers."""
         try:
             return self._ask("journalctl --boot --no-pager --output=short-monotonic", 120)[1]
         except MachineError as error:
@@ -198,17 +162,18 @@ class Machine:
                 answer += part
         except (TimeoutError, ConnectionError) as error:
             what = "ended" if isinstance(error, ConnectionError) else "does not answer"
-            said = self.console[-_TAIL:] + (self.folder / "qemu.log").read_text()
+            assert self._emulator
+            said = self.console[-_TAIL:] + self._emulator.complaints
             raise MachineError(f"the machine {what}:\n{said}") from error
         status, _, output = answer.decode().partition(" ")
         return int(status), base64.b64decode(output).decode(errors="replace")
 
     def wait_until_booted(self) -> None:
-        """Returns when no job of systemd's is left. Raises MachineError."""
+        """Waits until systemd has no jobs left. Raises MachineError."""
         self.run("systemctl is-system-running --wait >/dev/null || true", timeout=BOOT_TIMEOUT)
 
     def power_off(self) -> None:
-        """Shuts the machine down. Raises MachineError unless it comes to its orderly end."""
+        """Shuts the machine down. Raises MachineError if it does not shut down properly."""
         self.run("systemctl --no-block poweroff")
         self.wait(BOOT_TIMEOUT)
         # QEMU ends in the same way when the kernel panics.
@@ -216,25 +181,24 @@ class Machine:
             raise MachineError(f"the machine did not power off:\n{self.console[-_TAIL:]}")
 
     def wait(self, timeout: float | None = None) -> None:
-        """Returns when the machine is off. Raises MachineError after ``timeout`` seconds."""
-        assert self._qemu
-        try:
-            self._qemu.wait(timeout)
-        except subprocess.TimeoutExpired as error:
-            text = f"the machine is not off after {timeout} s:\n{self.console[-_TAIL:]}"
-            raise MachineError(text) from error
+        """Waits until the machine is off. Raises MachineError after ``timeout`` seconds."""
+        assert self._emulator
+        if not self._emulator.wait(timeout):
+            raise MachineError(
+                f"the machine is not off after {timeout} s:\n{self.console[-_TAIL:]}"
+            )
         self.cut_power()
 
     def cut_power(self) -> None:
-        """Ends the machine at once; what it has not flushed to its disk is lost."""
-        if self._qemu is None:
+        """Ends the machine at once; data that it has not flushed to its disk is lost."""
+        if self._emulator is None:
             return
-        self._qemu.communicate()
-        self._qemu = None
+        self._emulator.cut_power()
+        self._emulator = None
         self._line.close()
 
     def freeze(self, into: Path) -> None:
-        """Stops the machine for good and saves it, memory and disk, as the file ``into``.
+        """Stops the machine for good and saves its memory and disk in the file ``into``.
 
         Raises MachineError.
         """
@@ -244,7 +208,7 @@ class Machine:
         shutil.move(self.folder / "disk.qcow2", into)
 
     def thaw(self, saved: Path) -> None:
-        """Has the machine go on from where the one that :meth:`freeze` saved had stopped.
+        """Continues the machine that :meth:`freeze` saved.
 
         Both must have been made with the same kernel, disk and processors.
         """
@@ -252,15 +216,11 @@ class Machine:
         (self.folder / "initrd").write_bytes(self._kernel.initrd.read_bytes())
         self._start(["-loadvm", _SNAPSHOT], [], terminal=False)
 
-    def _command(self, command: str) -> None:
-        prompt = b"(qemu) "
-        with self._connect("monitor.sock") as monitor:
-            monitor.settimeout(_QEMU_TIMEOUT)
-            answer = b""
-            for text in ("", f"{command}\n"):
-                monitor.sendall(text.encode())
-                answer = b""
-                while not answer.endswith(prompt):
-                    answer += monitor.recv(1 << 16)
-        if b"Error" in answer:
-            raise MachineError(f"{command}: {answer.decode(errors='replace')}")
+    def _command(self, words: str) -> None:
+        assert self._emulator
+        try:
+            said = self._emulator.command("human-monitor-command", **{"command-line": words})
+        except EmulatorError as error:
+            raise MachineError(str(error)) from error
+        if "Error" in said:
+            raise MachineError(f"{words}: {said}")

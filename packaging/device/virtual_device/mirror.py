@@ -1,14 +1,14 @@
-"""The Debian mirror that this machine itself uses, for another suite."""
+"""This machine's Debian mirror, for another suite."""
 
 import re
 from pathlib import Path
 
-# Third parties use a Debian suite's name too; only Debian itself has these and a "main".
+# Third parties use Debian's suite names, too; only Debian has these and a "main".
 _POCKETS = ("", "-updates", "-security")
 APT_OPTIONS = {
     # Downloads as root: _apt may not look into this user's cache.
     "APT::Sandbox::User": "root",
-    # A suite in the making is signed for a week only, and a mirror may be older than that. The
+    # The signature of a testing suite is valid for a week only, and a mirror may be older. The
     # signature itself is checked all the same.
     "Acquire::Check-Valid-Until": "false",
 }
@@ -73,9 +73,9 @@ def _exchanged(stanza: dict[str, str], own: str, suite: str) -> str | None:
 
 
 def apt_options(suite: str, folder: Path) -> list[str]:
-    """Returns options with which this machine's apt works on ``suite``, everything in ``folder``.
+    """Returns options that make this machine's apt work on ``suite`` with all files in ``folder``.
 
-    ``folder`` is made. Raises LookupError as :func:`sources` does.
+    ``folder`` is created. Raises LookupError like :func:`sources`.
     """
     for name in ("sources.d", "state/lists/partial", "cache/archives/partial"):
         (folder / name).mkdir(parents=True)

@@ -30,7 +30,7 @@ IMAGES = {
 
 @dataclass(frozen=True)
 class Preload:
-    """What a device is preloaded with.
+    """The data to preload on a device.
 
     ``docker``: a folder for /var/lib/docker, holding image/ and overlay2/ alone.
     ``references``: repository (``factory/web``) to reference (``host/factory/web@sha256:...``).
@@ -42,7 +42,7 @@ class Preload:
 
 def preload(tree: Tree) -> Preload:
     """Returns the sample images as the dockerd of ``tree`` stores them. Raises DeviceError."""
-    base = replace(tree, layers=tree.layers[-1:])  # whether the agent is in it makes no difference
+    base = replace(tree, layers=tree.layers[-1:])  # it does not matter whether the agent is in it
 
     def build(folder: Path) -> None:
         references = _pulled(base, folder / "docker")
@@ -158,7 +158,7 @@ def sample(name: str, references: Mapping[str, str]) -> dict[str, str]:
 
 
 def install(device: Device, name: str, files: Mapping[str, str]) -> None:
-    """Puts an app's bundle in its place on the device, /var/sota/compose-apps/NAME."""
+    """Puts an app's bundle into its place on the device, /var/sota/compose-apps/NAME."""
     folder = device.path("/var/sota/compose-apps") / name
     for file, content in files.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)

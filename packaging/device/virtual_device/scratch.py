@@ -1,7 +1,7 @@
-"""What a running device keeps on the host: one folder, and the control groups it names.
+"""The files of a running device on the host: one folder, and the control groups listed in it.
 
-A folder is locked as long as its device's owner or supervisor lives; so a folder that can be
-locked belongs to nobody, and :func:`make` removes it first.
+A folder is locked as long as its device's owner or supervisor lives. So a folder that can be locked
+is unused, and :func:`make` removes it first.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ _GROUPS = "groups"  # the file with the folders of the device's control groups, 
 
 
 def make() -> tuple[Path, int]:
-    """Returns a new folder and the descriptor which holds its lock."""
+    """Returns a new folder and the descriptor of its lock."""
     devices = home() / "devices"
     devices.mkdir(exist_ok=True)
     with locked(home() / "devices.lock"):
@@ -36,9 +36,9 @@ def make() -> tuple[Path, int]:
 
 
 def make_groups(folder: Path) -> list[cgroup.Group]:
-    """Makes the control groups of the device that uses ``folder``."""
+    """Creates the control groups of the device that uses ``folder``."""
     made = cgroup.groups(f"compose-apps-early-start.{folder.name}")
-    # Named before they are made: whoever finds this folder left behind can remove them.
+    # Listed before they are created, so that they can be removed together with an unused folder.
     (folder / _GROUPS).write_text("".join(f"{group.folder}\n" for group in made))
     for group in made:
         cgroup.make(group)

@@ -1,9 +1,8 @@
-"""The process that stands between an owner and its device, and cleans up when either has ended.
+"""The process between an owner and its device, which cleans up when either has ended.
 
     python3 -m virtual_device.supervisor FOLDER ARGV...
 
-runs ARGV, then removes FOLDER (see :mod:`virtual_device.scratch`). The owner may have been killed
-by then; that is what this process is for.
+runs ARGV, then removes FOLDER (see :mod:`virtual_device.scratch`), even if the owner was killed.
 """
 
 import signal
@@ -16,7 +15,7 @@ from virtual_device import scratch
 
 def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Handled, not ignored: what is ignored stays so in the programs that are run.
+        # Handled, not ignored, because child processes inherit ignored signals.
         signal.signal(number, lambda *_: None)
     folder = Path(sys.argv[1])
     try:

@@ -12,7 +12,7 @@ from virtual_device.cache import cached
 
 SUITES = ("bookworm", "trixie", "forky")
 PACKAGES = (
-    "busybox-static",  # what the sample apps' images are made of
+    "busybox-static",  # the content of the sample apps' images
     "dbus",
     "docker-cli",
     "docker-compose",
@@ -31,12 +31,12 @@ PACKAGES = (
     "tini",
     "udev",
 )
-# Suites that have no package of compose 2, and the CLI in that of dockerd.
+# Suites without a package for compose 2, which have the CLI in dockerd's package.
 _WITHOUT_COMPOSE_2 = ("bookworm",)
 _COMPOSE_2_SUITE = "trixie"
 _COMPOSE_2 = "usr/libexec/docker/cli-plugins/docker-compose"
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*", "/usr/share/man/*")
-_ENOUGH = 4000  # characters of mmdebstrap's output, the end of which says what failed
+_ENOUGH = 4000  # characters at the end of mmdebstrap's output, which say what failed
 
 
 class TreeError(Exception):
@@ -47,7 +47,7 @@ class TreeError(Exception):
 class Tree:
     """A root file system as layers, the topmost first, and its key in the cache.
 
-    ``tools`` is a layer that is no part of the device: the registry which samples are pulled from.
+    ``tools`` is a layer that is not part of the device: the registry for pulling the samples.
     """
 
     suite: str
@@ -64,7 +64,7 @@ def device_tree(suite: str = "trixie") -> Tree:
 
     Takes about half a minute unless it is cached.
 
-    Raises TreeError with what mmdebstrap said, LookupError on a host that is not Debian.
+    Raises TreeError with mmdebstrap's output, LookupError on a host that is not Debian.
     """
 
     def build(folder: Path) -> None:
@@ -80,7 +80,7 @@ def _debootstrap(suite: str, folder: Path) -> None:
     tools = folder / "tools"
     download = folder / "download"
     download.mkdir()
-    # The hook runs on the host, with an apt that looks into the new tree.
+    # The hook runs on the host, with an apt that works on the new tree.
     registry = (
         f"cd {shlex.quote(str(download))} && "
         'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -qq download docker-registry'

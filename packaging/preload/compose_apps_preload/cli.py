@@ -1,4 +1,4 @@
-"""The command line: a subcommand per module of `COMMANDS`."""
+"""The command line, with one subcommand for each module in `COMMANDS`."""
 
 import argparse
 import os
@@ -10,12 +10,14 @@ from .apps import lint as lint_apps
 from .configuration import lint, matrix, resolve
 from .errors import PreloadError
 from .image import cache, make, verify
+from .trial import trial
 
-COMMANDS = (resolve, matrix, lint, lint_apps, make, verify, cache)
-"""Each has `add_command`, see `command`."""
+COMMANDS = (resolve, matrix, lint, lint_apps, make, verify, trial, cache)
+"""Each of these modules has `add_command`; see `command`."""
 
 _DESCRIPTION = (
-    "Which Compose apps a FoundriesFactory Target is preloaded with, and images that are."
+    "Show which Compose apps a FoundriesFactory Target is preloaded with, and make, change and\n"
+    "check preloaded images."
 )
 
 _EPILOG = """\
@@ -26,9 +28,10 @@ examples:
   compose-apps-preload lint-apps ../containers
   compose-apps-preload image lmp.wic.gz --app shop/ --arch arm64 -o lmp-shop.wic.gz
   compose-apps-preload verify lmp-shop.wic.gz
+  compose-apps-preload try lmp-shop.wic.gz -o tried/
 
-exit status: 0 done; 1 it could not be done, or lint, lint-apps or
-verify found errors; 2 wrong usage"""
+exit status: 0 success; 1 failure, or errors found by lint, lint-apps or
+verify; 2 wrong usage; 130 interrupted; try has that of the agent"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         status: int = options.run(options)
         print(end="", flush=True)
@@ -46,16 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        # Python would complain once more when it flushes stdout at its end.
+        # Otherwise Python reports the error again when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # the reader has seen enough
+        if isinstance(error, BrokenPipeError):  # the reader closed the pipe
             return 141
         print(f"compose-apps-preload: {error}", file=sys.stderr)
         return 1
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line; the completion of shells is made from it."""
     parser = argparse.ArgumentParser(
         prog="compose-apps-preload",
         description=_DESCRIPTION,

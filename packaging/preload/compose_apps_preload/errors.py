@@ -1,8 +1,8 @@
-"""The errors that end a command."""
+"""Errors that end a command."""
 
 
 class PreloadError(Exception):
-    """The command cannot go on; the text names the thing, `hint` says what to do next."""
+    """The command cannot continue. The text names what is wrong; `hint` says what to do next."""
 
     exit_status = 1
 
@@ -12,6 +12,6 @@ class PreloadError(Exception):
 
 
 class UsageError(PreloadError):
-    """The command line is wrong in a way that only the command can tell."""
+    """The command line is wrong in a way that argparse cannot detect."""
 
     exit_status = 2

@@ -1,13 +1,13 @@
-"""What is wrong at one place of a file, as plain data."""
+"""A problem at one place in a file, as plain data."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Severity(StrEnum):
-    """An error is not what was meant, or fails; a warning works, but perhaps not as expected.
+    """An error fails, or does not do what was meant. A warning works, but perhaps unexpectedly.
 
-    A notice is worth knowing, and nothing is wrong. The names are those of GitHub's annotations.
+    A notice is worth knowing, but nothing is wrong. The names are those of GitHub's annotations.
     """
 
     ERROR = "error"
@@ -17,7 +17,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, order=True)
 class Mark:
-    """A place in a file; the first line and the first column are 1, columns are characters."""
+    """A place in a file. Lines and columns count from 1; columns count characters."""
 
     line: int
     column: int
@@ -25,7 +25,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Finding:
-    """`message` names the thing, `hint` says what to do next; `code` is for machines."""
+    """`message` names what is wrong, `hint` says what to do next, `code` is for programs."""
 
     severity: Severity
     code: str

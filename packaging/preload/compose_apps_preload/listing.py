@@ -1,4 +1,4 @@
-"""Findings as they are told: as text, JSON, or GitHub's annotations; and what they end with."""
+"""Printing findings as text, JSON or GitHub annotations, and the exit status that follows."""
 
 import argparse
 import json
@@ -10,21 +10,26 @@ from typing import TextIO
 from .finding import Finding, Mark, Severity
 
 Findings = Mapping[Path, Sequence[Finding]]
-"""What was found in each file that was looked at."""
+"""The findings in each file that was checked."""
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:
     """Add `--format` to a command that lists findings."""
-    parser.add_argument("--format", choices=sorted(FORMATS), default="text", help="of the findings")
+    parser.add_argument(
+        "--format",
+        choices=sorted(FORMATS),
+        default="text",
+        help="how to print the findings (default: text)",
+    )
 
 
 def show(findings: Findings, form: str, stream: TextIO | None = None) -> int:
-    """Print the findings; return the exit status, 1 if one of them is an error."""
-    shown = FORMATS[form](findings)
-    if shown:
-        print(shown, file=stream)
-    listed = (each for found in findings.values() for each in found)
-    return int(any(each.severity is Severity.ERROR for each in listed))
+    """Print the findings. Return the exit status: 1 if one of them is an error, else 0."""
+    text = FORMATS[form](findings)
+    if text:
+        print(text, file=stream)
+    listed = (finding for found in findings.values() for finding in found)
+    return int(any(finding.severity is Severity.ERROR for finding in listed))
 
 
 def _as_text(findings: Findings) -> str:
@@ -33,9 +38,9 @@ def _as_text(findings: Findings) -> str:
         if not found:
             lines.append(f"{file}: nothing found")
         lines += (
-            f"{file}:{each.at.line}:{each.at.column}: {each.severity}: {each.message} "
-            f"[{each.code}]\n    next: {each.hint}"
-            for each in found
+            f"{file}:{finding.at.line}:{finding.at.column}: {finding.severity}: {finding.message} "
+            f"[{finding.code}]\n    next: {finding.hint}"
+            for finding in found
         )
     return "\n".join(lines)
 
@@ -43,14 +48,14 @@ def _as_text(findings: Findings) -> str:
 def _as_json(findings: Findings) -> str:
     listed = []
     for file, found in findings.items():
-        for each in found:
-            fields = asdict(each)
+        for finding in found:
+            fields = asdict(finding)
             listed.append({"file": str(file), **fields.pop("at"), **fields})
     return json.dumps(listed, indent=2)
 
 
 def _as_github(findings: Findings) -> str:
-    # Source: GitHub's workflow commands; a property may not hold ':' and ',' either.
+    # Source: GitHub's workflow commands. In a property, ':' and ',' must be escaped, too.
     def data(value: str) -> str:
         return value.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
@@ -59,10 +64,10 @@ def _as_github(findings: Findings) -> str:
         return f"file={name},line={at.line},col={at.column}"
 
     return "\n".join(
-        f"::{each.severity} {place(file, each.at)},title={each.code}::"
-        + data(f"{each.message}. Next: {each.hint}")
+        f"::{finding.severity} {place(file, finding.at)},title={finding.code}::"
+        + data(f"{finding.message}. Next: {finding.hint}")
         for file, found in findings.items()
-        for each in found
+        for finding in found
     )
 
 

@@ -1,7 +1,7 @@
-"""A YAML file as a tree of nodes that know their line, read with suspicion.
+"""A YAML file from an untrusted source, as a tree of nodes that know their lines.
 
-Nothing is ever constructed from a node: an alias stays a reference to one node, so a bomb of
-aliases costs what its text costs, and a value keeps the form in which it was written.
+No values are constructed from nodes. An alias stays a reference to one node, so an alias bomb costs
+no more than its text. A value keeps the form in which it was written.
 """
 
 import codecs
@@ -14,28 +14,28 @@ import yaml
 from .errors import PreloadError
 from .finding import Finding, Mark, Severity
 
-MOST_BYTES = 1 << 18
-"""Such files have a few KB; PyYAML needs some seconds for this many."""
+MAX_BYTES = 1 << 18
+"""The maximum size of a file. Real files have a few KB; PyYAML takes some seconds for this many."""
 
-MOST_MERGED = 100_000
-"""Merge keys (`<<`) are the one way in which a small file can become large."""
+MAX_MERGED = 100_000
+"""The maximum number of merged entries. Merge keys (`<<`) can make a small file large."""
 
 _TAG = "tag:yaml.org,2002:"
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-"""YAML 1.1, which is what PyYAML and CI read."""
+"""The booleans of YAML 1.1, which PyYAML and CI read."""
 
-_TOO_MUCH = "write it plainly, without that nesting"
+_TOO_MUCH = "write it with less nesting"
 
 _TAGS: dict[type[yaml.Node], set[str]] = {
     yaml.MappingNode: {"map", "set"},
     yaml.SequenceNode: {"seq", "omap", "pairs"},
     yaml.ScalarNode: {"null", "bool", "int", "float", "binary", "timestamp", "str"},
 }
-"""What PyYAML's safe loader makes a value of."""
+"""The tags for which PyYAML's safe loader constructs a value."""
 
 
 class UnreadableError(Exception):
-    """The text is no YAML that can be read any further."""
+    """The text is not YAML, or cannot be read any further."""
 
     def __init__(self, at: Mark, message: str, hint: str, code: str = "yaml") -> None:
         super().__init__(message)
@@ -44,7 +44,7 @@ class UnreadableError(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """A key of a mapping and its value; `path` is the way there, as a person would write it."""
+    """A key of a mapping and its value; `path` is the path to it, such as `lmp.params`."""
 
     path: str
     key: yaml.ScalarNode
@@ -57,34 +57,34 @@ class Entry:
 
 
 class Tree:
-    """The nodes of one file, and what is wrong with those that were looked at."""
+    """The nodes of one file, and the findings in the nodes that were read."""
 
     def __init__(self, file: Path, name: str, sections: str) -> None:
-        """Read `file`, a file called `name`, which has the top level keys `sections`.
+        """Read `file`. Messages call it `name`, and name the expected top-level keys `sections`.
 
-        Raises `PreloadError` if it cannot be read, `UnreadableError` if it is no YAML.
+        Raises `PreloadError` if it cannot be read, `UnreadableError` if it is not YAML.
         """
         self.findings: list[Finding] = []
         self._merged: dict[int, dict[str, tuple[yaml.ScalarNode, yaml.Node]]] = {}
-        self._may_merge = MOST_MERGED
+        self._merges_left = MAX_MERGED
         root = _compose(_text(file, name))
         if root is None or is_null(root):
             raise UnreadableError(
-                Mark(1, 1), "empty", f"write at least {sections} into it", "empty"
+                Mark(1, 1), "the file is empty", f"write at least {sections} into it", "empty"
             )
         self.root = root
         self._check_mappings()
 
     def error(self, node: yaml.Node, code: str, message: str, hint: str) -> None:
-        """Take note of what makes the file unusable."""
+        """Add an error, which makes the file unusable."""
         self.findings.append(Finding(Severity.ERROR, code, mark(node), message, hint))
 
     def warning(self, node: yaml.Node, code: str, message: str, hint: str) -> None:
-        """Take note of what is only suspicious."""
+        """Add a warning."""
         self.findings.append(Finding(Severity.WARNING, code, mark(node), message, hint))
 
     def entries(self, node: yaml.Node | None, path: str) -> dict[str, Entry]:
-        """Return the entries of a mapping; of nothing, or of null, there are none."""
+        """Return the entries of a mapping; empty for None and for null."""
         if node is None or is_null(node):
             return {}
         if not isinstance(node, yaml.MappingNode):
@@ -93,7 +93,7 @@ class Tree:
                 node,
                 "wrong-type",
                 f"{what} is {kind(node)}, not a mapping",
-                "write 'key: value' lines, indented below it",
+                "write lines of the form 'key: value', indented below it",
             )
             return {}
         return {
@@ -104,7 +104,7 @@ class Tree:
     def _pairs(self, node: yaml.MappingNode) -> dict[str, tuple[yaml.ScalarNode, yaml.Node]]:
         if id(node) in self._merged:
             return self._merged[id(node)]
-        # A mapping that merges itself adds nothing to itself.
+        # A mapping that merges itself gets nothing from itself.
         self._merged[id(node)] = {}
         own: dict[str, tuple[yaml.ScalarNode, yaml.Node]] = {}
         merged: dict[str, tuple[yaml.ScalarNode, yaml.Node]] = {}
@@ -122,16 +122,16 @@ class Tree:
         self, source: yaml.MappingNode, into: dict[str, tuple[yaml.ScalarNode, yaml.Node]]
     ) -> None:
         pairs = self._pairs(source)
-        self._may_merge -= len(pairs) + 1
-        if self._may_merge < 0:
+        self._merges_left -= len(pairs) + 1
+        if self._merges_left < 0:
             raise UnreadableError(
-                mark(source), f"its merge keys make more than {MOST_MERGED} entries", _TOO_MUCH
+                mark(source), f"the merge keys make more than {MAX_MERGED} entries", _TOO_MUCH
             )
         for name, pair in pairs.items():
             into.setdefault(name, pair)
 
     def nodes(self) -> Iterator[yaml.Node]:
-        """Yield each node of the file once, but for the keys of mappings."""
+        """Yield each node of the file once, except the keys of mappings."""
         waiting: list[yaml.Node] = [self.root]
         seen = set()
         while waiting:
@@ -146,9 +146,9 @@ class Tree:
                 waiting += (value for _, value in node.value)
 
     def find_unreadable(self) -> None:
-        """Take note of what PyYAML, which CI reads with, cannot make a value of.
+        """Add an error for each value that PyYAML, and so CI, cannot construct.
 
-        One such value, wherever it is, makes the whole file unreadable to CI.
+        One such value anywhere makes the whole file unreadable for CI.
         """
         constructor = yaml.constructor.SafeConstructor()
         for node in self.nodes():
@@ -169,16 +169,16 @@ class Tree:
         elif isinstance(node, yaml.ScalarNode) and tag != "str":
             try:
                 constructor.construct_object(node)
-            # A day that no month has, `!!int x`, `!!bool x`, `!!binary x`, an int too long.
+            # An impossible date, `!!int x`, `!!bool x`, `!!binary x`, or an int that is too long.
             except (yaml.YAMLError, ValueError, LookupError, ArithmeticError):
-                self._unreadable(node, f"{written(node)} is no {tag}")
+                self._unreadable(node, f"{written(node)} is not a valid {tag}")
 
     def _unreadable(self, node: yaml.Node, why: str) -> None:
         self.error(
             node,
             "unreadable",
             f"CI cannot read the file: {why}",
-            "write a plain value; if it is meant as text, write it in quotes and without a tag",
+            "write a plain value; for a string, write it in quotes and without a tag",
         )
 
     def _check_mappings(self) -> None:
@@ -196,9 +196,9 @@ class Tree:
                     self.error(
                         key,
                         "duplicate-key",
-                        f"{plain(key.value)} is written twice, first in line {mark(before).line}; "
-                        "YAML readers refuse the file, or drop one of the two",
-                        "keep one, with what both say",
+                        f"{plain(key.value)} is a duplicate of the key in line "
+                        f"{mark(before).line}; YAML readers reject the file, or ignore one of them",
+                        "merge them into one key",
                     )
 
     def _check_merge(self, node: yaml.Node) -> None:
@@ -208,27 +208,27 @@ class Tree:
                     source,
                     "wrong-type",
                     f"'<<' merges {kind(source)}, not a mapping",
-                    "let it name the anchor of a mapping, as in '<<: *common'",
+                    "use the anchor of a mapping, as in '<<: *common'",
                 )
 
 
 def _sources(node: yaml.Node) -> list[yaml.Node]:
-    """Return what a merge key merges."""
+    """Return the nodes that a merge key merges."""
     return list(node.value) if isinstance(node, yaml.SequenceNode) else [node]
 
 
 def mark(node: yaml.Node) -> Mark:
-    """Return where `node` begins; of an alias, where the node it refers to does."""
+    """Return where `node` begins; for an alias, where its target begins."""
     return Mark(node.start_mark.line + 1, node.start_mark.column + 1)
 
 
 def is_null(node: yaml.Node) -> bool:
-    """Whether nothing is written there, or `null` or `~`."""
+    """Whether a value is absent, or is written as `null` or `~`."""
     return isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "null"
 
 
 def text(node: yaml.Node) -> str | None:
-    """Return a string, or a number as it is written; None for anything else."""
+    """Return a string, or a number as written; None for anything else."""
     names = ("str", "int", "float")
     if isinstance(node, yaml.ScalarNode) and node.tag in [_TAG + name for name in names]:
         value: str = node.value
@@ -237,26 +237,26 @@ def text(node: yaml.Node) -> str | None:
 
 
 def flag(node: yaml.Node) -> bool | None:
-    """Return a YAML boolean (`true`, `off`, …); None for anything else, `"true"` among it."""
+    """Return a YAML boolean (`true`, `off`, …); None for anything else, including `"true"`."""
     if isinstance(node, yaml.ScalarNode) and node.tag == _TAG + "bool":
         return _FLAGS.get(node.value.lower())
     return None
 
 
 def kind(node: yaml.Node) -> str:
-    """Return what `node` is, for a person."""
+    """Return a description of `node` for people."""
     if isinstance(node, yaml.MappingNode):
         return "a mapping"
     if isinstance(node, yaml.SequenceNode):
         return "a list"
     if is_null(node):
         return "empty"
-    # With its quotes, if it has any: they are what makes `"true"` a string.
+    # With its quotes, because they make `"true"` a string.
     return written(node)
 
 
 def written(node: yaml.Node) -> str:
-    """Return a scalar about as it is written, on one line and without control characters."""
+    """Return a scalar about as written, on one line and without control characters."""
     if not isinstance(node, yaml.ScalarNode):
         return kind(node)
     value = node.value
@@ -265,14 +265,14 @@ def written(node: yaml.Node) -> str:
 
 
 def quoted(value: str) -> str:
-    """Return `value` in double quotes, nothing in it that a terminal or a log would obey."""
+    """Return `value` in double quotes, with control characters escaped."""
     if value.isprintable():
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return '"' + value.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'
 
 
 def plain(name: str) -> str:
-    """Return a key as a person would write it: in quotes only where it needs them."""
+    """Return a key as people write it, in quotes only if it needs them."""
     is_plain = name.isprintable() and name.replace("_", "").replace("-", "").isalnum()
     return name if is_plain or name == "<<" else quoted(name)
 
@@ -280,16 +280,16 @@ def plain(name: str) -> str:
 def _text(file: Path, name: str) -> str:
     try:
         with file.open("rb") as stream:
-            data = stream.read(MOST_BYTES + 1)
+            data = stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise PreloadError(
             f"{file}: cannot read it: {reason}",
             f"name a readable {name}",
         ) from error
-    if len(data) > MOST_BYTES:
+    if len(data) > MAX_BYTES:
         raise UnreadableError(
-            Mark(1, 1), f"longer than {MOST_BYTES} bytes", f"name a {name}", "size"
+            Mark(1, 1), f"the file is longer than {MAX_BYTES} bytes", f"name a {name}", "size"
         )
     utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
@@ -297,11 +297,11 @@ def _text(file: Path, name: str) -> str:
     except UnicodeDecodeError as error:
         before = data[: error.start]
         at = Mark(before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1)
-        raise UnreadableError(at, "not UTF-8 text", "save the file as UTF-8") from error
+        raise UnreadableError(at, "the text is not UTF-8", "save the file as UTF-8") from error
 
 
 def _compose(document: str) -> yaml.Node | None:
-    # Not the C loader: on deep nesting it overflows the stack, where this one raises.
+    # Not the C loader, which overflows the stack on deep nesting, where this one raises.
     try:
         root = yaml.compose(document, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -312,25 +312,29 @@ def _compose(document: str) -> yaml.Node | None:
         before = document[: error.position]
         at = Mark(before.count("\n") + 1, error.position - (before.rfind("\n") + 1) + 1)
         raise UnreadableError(
-            at, f"a character that YAML does not allow: U+{error.character:04X}", "remove it"
+            at,
+            f"the character U+{error.character:04X} is not allowed in YAML",
+            "remove the character",
         ) from error
     except RecursionError as error:
-        raise UnreadableError(Mark(1, 1), "nested too deep", _TOO_MUCH) from error
+        raise UnreadableError(Mark(1, 1), "the YAML is nested too deeply", _TOO_MUCH) from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # "\UFFFFFFFF" is a ValueError out of PyYAML's scanner, without a place.
-        raise UnreadableError(Mark(1, 1), f"broken YAML: {error}", "check its escapes") from error
+        raise UnreadableError(
+            Mark(1, 1), f"invalid YAML: {error}", "check the escape sequences"
+        ) from error
     return root
 
 
 def _explained(error: yaml.MarkedYAMLError) -> tuple[str, str]:
-    # "..." ends a document, which people copy from documentation, where it means "and so on".
+    # People copy "..." from documentation, where it means "and so on"; in YAML it ends a document.
     if "single document" in (error.context or "") or "<document start>" in (error.problem or ""):
         return (
-            "a second YAML document begins here, and CI reads one",
-            "remove the line '---' or '...' before it",
+            "a second YAML document begins here, but CI reads only one",
+            "remove the line '---' or '...' above it",
         )
     message = ", ".join(part for part in (error.problem, error.context) if part)
     return (
-        f"broken YAML: {message}",
-        "correct it; lines of one block have the same indentation, with blanks, never tabs",
+        f"invalid YAML: {message}",
+        "correct it; indent all lines of a block alike, with spaces, not tabs",
     )

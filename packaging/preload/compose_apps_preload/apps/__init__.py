@@ -1,1 +1,1 @@
-"""Apps as their folders are in containers.git: what in their files will not work on a device."""
+"""The folders of apps in containers.git, and finding what will not work on a device."""

@@ -1,4 +1,4 @@
-"""An app's folder in containers.git: its compose file as nodes, and what lies beside it."""
+"""An app's folder in containers.git: its compose file as nodes, and the other files."""
 
 import os
 import re
@@ -8,20 +8,22 @@ from pathlib import Path
 
 import yaml
 
+from .. import ignores
 from ..configuration.containers import COMPOSE_FILE
+from ..env_file import ENV_FILE
 from ..finding import Finding, Mark, Severity
 from ..yaml_tree import Entry, Tree, UnreadableError, is_null, kind, mark, plain
-from . import ignores, variables
+from . import variables
 
 PUBLISHED_HASH_LABEL = "io.compose-spec.config-hash"
-"""Publishing sets it on every service."""
+"""The label that publishing sets on every service."""
 
-_LIST = "write a list: a line '- …' for each"
+_LIST = "write a list, with a line '- …' for each item"
 
 
 @dataclass(frozen=True)
 class Service:
-    """A service that compose starts, or would if its profile were chosen."""
+    """A service of an app, with or without a profile."""
 
     name: str
     at: Mark
@@ -32,14 +34,14 @@ class Service:
 
     @property
     def extends(self) -> bool:
-        """Whether what is not written here may be written elsewhere."""
+        """Whether it extends another service, which may have further keys."""
         return "extends" in self.fields
 
 
 class App:
-    """What the files of an app say; `findings` are on what is said in no form that compose reads.
+    """The files of an app. `findings` are about everything that compose cannot read.
 
-    Values that depend on variables which are not set by the app are not known, and are as absent.
+    A value that depends on a variable which the app does not set is unknown, and counts as absent.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,9 +49,9 @@ class App:
         self.folder = folder
         self.name = folder.resolve().name
         self.file = folder / COMPOSE_FILE
-        self._is_ignored = ignores.read(folder)
+        self._is_ignored = ignores.matcher(folder)
         self.environment = variables.Environment()
-        if self.has(variables.ENV_FILE):
+        if self.has(ENV_FILE):
             self.environment = variables.read(folder)
         self._tree: Tree | None = None
         self._unreadable: list[Finding] = []
@@ -64,15 +66,15 @@ class App:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What is wrong with the form of the file, as far as it was read until now."""
-        # What two services share by an alias or a merge key is read twice.
+        """The errors in the form of the file, as far as it was read until now."""
+        # A part that two services share by an alias or a merge key is read twice.
         return tuple(
             dict.fromkeys((*self._unreadable, *(self._tree.findings if self._tree else ())))
         )
 
     @property
     def project(self) -> str | None:
-        """The project name that compose makes; None if it depends on variables."""
+        """The project name that compose uses; None if it depends on unknown variables."""
         name: str | None = self.name
         if "name" in self.top:
             name = self.text(self.top["name"].node)
@@ -82,7 +84,7 @@ class App:
 
     @property
     def started(self) -> Iterator[Service]:
-        """The services that compose starts if no profile is chosen."""
+        """The services that compose starts when no profile is enabled."""
         for service in self.services.values():
             scale = self.value(service.fields, "scale")
             deploy = self.below(service.fields, "deploy")
@@ -93,13 +95,13 @@ class App:
                 yield service
 
     def has(self, path: str) -> bool:
-        """Whether the published app has `path`, which counts from its folder."""
+        """Whether the published app has `path`, which is relative to its folder."""
         path = os.path.normpath(path)
         if path.startswith(".."):
             return False
         try:
             return (self.folder / path).exists() and not self._is_ignored(path)
-        except (OSError, ValueError):  # too long, or with a zero byte
+        except (OSError, ValueError):  # the path is too long, or has a NUL byte
             return False
 
     def nodes(self) -> Iterator[yaml.Node]:
@@ -107,21 +109,21 @@ class App:
         return self._tree.nodes() if self._tree else iter(())
 
     def text(self, node: yaml.Node) -> str | None:
-        """Return a scalar as it is written, its variables replaced; None if it is not known."""
+        """Return a scalar as written, with its variables replaced; None if it is unknown."""
         if not isinstance(node, yaml.ScalarNode) or is_null(node):
             return None
         return variables.interpolate(node.value, self.environment.values).value
 
     def value(self, fields: Mapping[str, Entry], key: str) -> str | None:
-        """Return the text of a key; None if it is absent or not known."""
+        """Return the text of a key; None if it is absent or unknown."""
         return self.text(fields[key].node) if key in fields else None
 
     def knows(self, fields: Mapping[str, Entry], *keys: str) -> bool:
-        """Whether the text of each of `keys` is known, as far as they are there."""
+        """Whether the text of each of `keys` is known; absent keys count as known."""
         return all(self.text(fields[key].node) is not None for key in keys if key in fields)
 
     def fields(self, node: yaml.Node, path: str) -> Mapping[str, Entry]:
-        """Return the entries of a mapping, without those that have a tag of compose (`!reset`)."""
+        """Return the entries of a mapping, except those with a tag of compose (`!reset`)."""
         if self._tree is None or self._unreadable:
             return {}
         try:
@@ -130,19 +132,18 @@ class App:
             self._unreadable.append(unreadable.finding)
             return {}
         except RecursionError:
-            message = "its merge keys are nested too deep"
-            self._unreadable.append(
-                Finding(Severity.ERROR, "yaml", mark(node), message, "write the values out")
-            )
+            message = "the merge keys are nested too deeply"
+            hint = "write the values without merge keys"
+            self._unreadable.append(Finding(Severity.ERROR, "yaml", mark(node), message, hint))
             return {}
-        return {key: each for key, each in entries.items() if not each.node.tag.startswith("!")}
+        return {key: entry for key, entry in entries.items() if not entry.node.tag.startswith("!")}
 
     def below(self, fields: Mapping[str, Entry], key: str) -> Mapping[str, Entry]:
-        """Return the entries of the mapping at `key`; none if it is absent."""
+        """Return the entries of the mapping at `key`; empty if it is absent."""
         return self.fields(fields[key].node, fields[key].path) if key in fields else {}
 
     def items(self, fields: Mapping[str, Entry], key: str) -> list[yaml.Node]:
-        """Return what the list at `key` holds; nothing if it is absent."""
+        """Return the items of the list at `key`; empty if it is absent."""
         if key not in fields or is_null(fields[key].node):
             return []
         node = fields[key].node
@@ -177,10 +178,10 @@ class App:
 
 
 def project_name(name: str) -> str:
-    """Return the project name that compose makes of `name`, wherever that comes from."""
+    """Return the project name that compose derives from `name`."""
     return re.sub(r"[^a-z0-9_-]", "", name.lower()).lstrip("_-")
 
 
 def place(entry: Entry) -> Mark:
-    """Return where the value of `entry` is written."""
+    """Return the place of the value of `entry`."""
     return mark(entry.node)

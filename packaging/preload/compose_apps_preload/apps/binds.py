@@ -1,8 +1,8 @@
-"""Bind mounts, and the folders that dockerd makes where there is nothing to mount.
+"""Bind mounts, and the folders that dockerd creates if their source does not exist.
 
-They belong to root, and whoever wanted to make the file, socket or device of that name cannot any
-more. Only `bind: {create_host_path: false}` keeps every version of compose from asking for them:
-2.26 asks for the short form, newer ones for the long form too.
+Such a folder belongs to root, and prevents a program from creating its file, socket or device of
+the same name. Only `bind: {create_host_path: false}` prevents this in every version of compose:
+2.26 asks dockerd for it in the short form, newer versions in the long form, too.
 """
 
 import os
@@ -18,9 +18,9 @@ from ..yaml_tree import flag, mark, quoted
 from .app import App, Service
 
 _ROOTS = ("/bin", "/boot", "/dev/mapper", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr")
-"""Below them nothing is made: the kernel's, or read-only on OSTree."""
+"""Nothing is created below these: they belong to the kernel, or are read-only with OSTree."""
 
-_THERE = frozenset(
+_ALWAYS_PRESENT = frozenset(
     [
         *("/", "/dev", "/etc", "/home", "/media", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp"),
         *("/var", "/var/cache", "/var/lib", "/var/local", "/var/log", "/var/spool", "/var/tmp"),
@@ -33,7 +33,7 @@ _THERE = frozenset(
         *("/var/lib/docker", "/var/lib/systemd", "/var/sota"),
     ]
 )
-"""On any device, before the first app starts."""
+"""These exist on any device before the first app starts."""
 
 _DEV_FOLDERS = frozenset(
     [
@@ -41,7 +41,7 @@ _DEV_FOLDERS = frozenset(
         *("pts", "serial", "shm", "snd", "v4l"),
     ]
 )
-"""Folders in /dev: nodes get into them, whoever made them."""
+"""Folders in /dev, in which nodes appear whoever created the folder."""
 
 _DEV_NODES = frozenset(
     [
@@ -49,7 +49,7 @@ _DEV_NODES = frozenset(
         *("tty", "urandom", "zero"),
     ]
 )
-"""Nodes that are there as soon as the kernel runs."""
+"""Nodes in /dev that exist as soon as the kernel runs."""
 
 
 @dataclass(frozen=True)
@@ -58,24 +58,24 @@ class _Bind:
     source: str
     target: str
     makes_folder: bool | None
-    """Whether a folder is made where there is nothing to mount; None: by newer versions."""
+    """Whether a missing source becomes a folder; None: only with newer versions of compose."""
     at: Mark
 
     @property
     def maker(self) -> str:
-        """Who makes that folder."""
-        return "dockerd makes" if self.makes_folder else "newer versions of compose make"
+        """The program that creates the folder, with the verb, for a sentence."""
+        return "dockerd creates" if self.makes_folder else "newer versions of compose create"
 
     @property
     def is_file(self) -> bool:
-        """Whether what is mounted has the name of a file."""
+        """Whether the source or the target has the name of a file."""
         return not self.source.endswith("/") and (
             _names_file(self.source) or _names_file(self.target)
         )
 
 
 def findings(app: App, service: Service) -> Iterator[Finding]:
-    """Yield what is to be said about the bind mounts of `service`."""
+    """Yield the findings about the bind mounts of `service`."""
     for bind in _binds(app, service):
         if bind.source.startswith("/"):
             yield from _of_the_host(bind)
@@ -109,14 +109,14 @@ def _names_file(path: str) -> bool:
 
 def _of_the_app(app: App, bind: _Bind) -> Iterator[Finding]:
     path = os.path.normpath(bind.source)
-    shown = quoted(bind.source)
+    source = quoted(bind.source)
     if path.startswith(".."):
         yield Finding(
             Severity.ERROR,
             "outside-app",
             bind.at,
-            f"service {bind.service} mounts {shown}, which is outside the app's folder: a device "
-            "gets nothing but that folder",
+            f"service {bind.service} mounts {source}, which is outside the app's folder: a device "
+            "gets only this folder",
             "move it into the app's folder",
         )
     elif app.has(path):
@@ -127,18 +127,19 @@ def _of_the_app(app: App, bind: _Bind) -> Iterator[Finding]:
             Severity.ERROR,
             "missing-file",
             bind.at,
-            f"service {bind.service} mounts {shown}, which is not in the app's folder: "
+            f"service {bind.service} mounts {source}, which is not in the app's folder: "
             + ("the start fails" if bind.makes_folder is False else folder),
-            "add it, or correct the path, which counts from the app's folder",
+            "add it, or correct the path, which is relative to the app's folder",
         )
     else:
         yield Finding(
             Severity.NOTICE,
             "host-folder",
             bind.at,
-            f"service {bind.service} mounts {shown}, which is not in the app's folder: dockerd "
-            "makes it there, owned by root",
-            "use a named volume for what the service writes: the folder holds what was published",
+            f"service {bind.service} mounts {source}, which is not in the app's folder: dockerd "
+            "creates it there, owned by root",
+            "use a named volume for data that the service writes; the folder is for published "
+            "files",
         )
 
 
@@ -147,32 +148,33 @@ def _of_the_host(bind: _Bind) -> Iterator[Finding]:
     path = "/" + path.lstrip("/")
     if path.startswith("/var/run/") or path == "/var/run":
         path = path.removeprefix("/var")
-    if bind.makes_folder is False or path in _THERE or _is_below(path, _ROOTS):
+    if bind.makes_folder is False or path in _ALWAYS_PRESENT or _is_below(path, _ROOTS):
         return
     device = path.removeprefix("/dev/") if path.startswith("/dev/") else None
     if device in _DEV_FOLDERS or device in _DEV_NODES:
         return
-    shown = quoted(bind.source)
+    source = quoted(bind.source)
     if device is None and not path.startswith("/run/user/") and not bind.is_file:
         yield Finding(
             Severity.NOTICE,
             "host-folder",
             bind.at,
-            f"service {bind.service} mounts {shown}: if the device does not have it, {bind.maker} "
+            f"service {bind.service} mounts {source}: if the device does not have it, {bind.maker} "
             "an empty folder, owned by root",
-            "let the image make it (tmpfiles.d) if others write to it; else use a named volume",
+            "if other programs write to it, let the image create it (tmpfiles.d); otherwise use a "
+            "named volume",
         )
         return
     yield Finding(
         Severity.WARNING,
         "bind-before-made",
         bind.at,
-        f"service {bind.service} mounts {shown}: if that is not there yet when the app starts, "
+        f"service {bind.service} mounts {source}: if it does not exist yet when the app starts, "
         f"{bind.maker} an empty folder in its place, owned by root",
-        "name it in devices: then a start without it fails, and is tried again"
+        "list it in devices:, so that a start without it fails and is tried again"
         if device is not None
-        else "write the long form with bind: {create_host_path: false}: then a start without it "
-        "fails, and is tried again",
+        else "use the long form with bind: {create_host_path: false}, so that a start without it "
+        "fails and is tried again",
     )
 
 

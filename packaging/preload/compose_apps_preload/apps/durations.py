@@ -7,7 +7,7 @@ _PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(h|ms|m|us|µs|ns|s)")
 
 
 def seconds(text: str | None, default: float) -> float | None:
-    """Return a duration in seconds; `default` if it is absent or 0, None if it is none."""
+    """Return a duration in seconds; `default` if it is absent or 0, None if it is invalid."""
     if text is None or text == "0":
         return default
     if not re.fullmatch(f"(?:{_PART.pattern})+", text):

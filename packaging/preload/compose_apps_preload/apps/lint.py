@@ -1,6 +1,6 @@
-"""What is wrong, or not as it seems, in the apps of a device: decided by their files alone.
+"""Finding errors and surprises in the files of the apps of a device.
 
-Each box on apps in docs/integration.md that files can tell of is looked at here.
+This checks each item about apps in the checklist of docs/integration.md that files can show.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import yaml
 from .. import listing
 from ..command import Subparsers
 from ..configuration.containers import COMPOSE_FILE, folders
+from ..env_file import ENV_FILE
 from ..errors import PreloadError
 from ..finding import Finding, Mark, Severity
 from ..yaml_tree import flag, mark, quoted
@@ -22,7 +23,7 @@ from .app import PUBLISHED_HASH_LABEL, App, Service, place, project_name
 from .durations import seconds
 
 AGENT_APP_SECONDS = 180
-"""How long the agent waits for an app: its EARLY_START_APP_SECONDS, if nobody raised it."""
+"""How long the agent waits for an app in seconds: the default of EARLY_START_APP_SECONDS."""
 
 _SIBLINGS = {
     "compose.yaml": "instead of",
@@ -32,38 +33,39 @@ _SIBLINGS = {
     "docker-compose.override.yml": "besides",
     "docker-compose.override.yaml": "besides",
 }
-"""What compose reads though it is not docker-compose.yml."""
+"""Files other than docker-compose.yml that compose reads."""
 
-_COMPOSE_OWN = frozenset(["COMPOSE_PROJECT_NAME"])
+_SET_BY_COMPOSE = frozenset(["COMPOSE_PROJECT_NAME"])
 """Variables that compose sets itself."""
 
 # Docker's defaults. Source: the reference of Dockerfile's HEALTHCHECK.
 _INTERVAL, _START_INTERVAL, _RETRIES = 30, 5, 3
 
-_WHOLE = Mark(1, 1)
+_FILE_START = Mark(1, 1)
 
 
 def lint(apps: Sequence[App]) -> listing.Findings:
-    """Return what is to be said about the files of `apps`, which one device gets."""
+    """Return the findings in the files of `apps`, which are on the same device."""
     found: dict[Path, list[Finding]] = {app.file: [] for app in apps}
     for app in apps:
         found[app.file] += _of_file(app)
-        for file, finding in _of_others(app):
+        for file, finding in _of_siblings(app):
             found.setdefault(file, []).append(finding)
     for app, finding in shared.findings(apps):
         found[app.file].append(finding)
     for app in apps:
-        # Last, for they are found by reading.
+        # Last, because the checks above add findings when they read the file.
         found[app.file] += app.findings
     return {
-        file: sorted(dict.fromkeys(each), key=lambda one: one.at) for file, each in found.items()
+        file: sorted(dict.fromkeys(findings), key=lambda finding: finding.at)
+        for file, findings in found.items()
     }
 
 
 def read(paths: Sequence[Path]) -> list[App]:
-    """Read the apps in `paths`: each is an app, or has apps as its folders.
+    """Read the apps in `paths`. Each path is the folder of an app, or contains such folders.
 
-    Raises `PreloadError` if there is none, or one that cannot be read.
+    Raises `PreloadError` if there is no app, or if one cannot be read.
     """
     found: dict[Path, Path] = {}
     for path in paths:
@@ -71,7 +73,7 @@ def read(paths: Sequence[Path]) -> list[App]:
         inner += [path / name for name in folders(path)] if not inner else []
         if not inner:
             raise PreloadError(
-                f"{path}: there is no app: neither {COMPOSE_FILE} nor a folder with one",
+                f"{path} has no app: neither {COMPOSE_FILE} nor a folder with this file",
                 "name the folder of an app, or a checkout of containers.git",
             )
         for folder in inner:
@@ -79,7 +81,7 @@ def read(paths: Sequence[Path]) -> list[App]:
     return [App(folder) for folder in found.values()]
 
 
-# An app, by its compose file.
+# Checking the compose file of an app.
 
 
 def _of_file(app: App) -> Iterator[Finding]:
@@ -90,12 +92,12 @@ def _of_file(app: App) -> Iterator[Finding]:
             Severity.ERROR,
             "include",
             app.top["include"].at,
-            "include: takes services from other files, which publishing cannot pin",
+            "include: adds services from other files, whose images publishing cannot pin",
             f"write the services into {COMPOSE_FILE}",
         )
     elif not app.findings and not app.services:
         yield Finding(
-            Severity.ERROR, "no-services", _WHOLE, "it names no services", "add a service"
+            Severity.ERROR, "no-services", _FILE_START, "there are no services", "add a service"
         )
     yield from _images(app)
     for section in ("configs", "secrets"):
@@ -112,47 +114,53 @@ def _project(app: App) -> Iterator[Finding]:
     if app.project is None or app.project == app.name:
         return
     if "COMPOSE_PROJECT_NAME" in app.environment.values:
-        return  # told of .env
+        return  # reported for .env
     if "name" in app.top:
         yield Finding(
             Severity.WARNING,
             "project-name",
             place(app.top["name"]),
             f"name: makes the compose project {quoted(app.project)}, not {quoted(app.name)}: "
-            "aktualizr-lite does not know the running containers again, and makes new ones",
-            "leave name: out",
+            "aktualizr-lite does not recognize the running containers, and creates new ones",
+            "leave out name:",
         )
     else:
         yield Finding(
             Severity.WARNING,
             "project-name",
-            _WHOLE,
-            f"of the folder's name compose makes the project {quoted(app.project)}, not "
-            f"{quoted(app.name)}: aktualizr-lite does not know the running containers again, and "
-            "makes new ones",
-            "name the folder with lower case letters, digits, '-' and '_'",
+            _FILE_START,
+            f"compose derives the project {quoted(app.project)} from the folder's name, not "
+            f"{quoted(app.name)}: aktualizr-lite does not recognize the running containers, and "
+            "creates new ones",
+            "use only lower case letters, digits, '-' and '_' in the folder's name",
         )
 
 
 def _required(app: App) -> Iterator[Finding]:
     by_ci = {
-        id(each.fields["image"].node) for each in app.services.values() if "image" in each.fields
+        id(service.fields["image"].node)
+        for service in app.services.values()
+        if "image" in service.fields
     }
     for node in app.nodes():
         if not isinstance(node, yaml.ScalarNode) or "$" not in node.value or id(node) in by_ci:
             continue
         on_device = variables.interpolate(node.value, app.environment.values).missing
-        # Source: composectl's publish, which interpolates from the environment alone.
+        # Source: composectl's publish, which interpolates only from the environment.
         for name in dict.fromkeys(variables.interpolate(node.value, {}).missing):
-            if name in _COMPOSE_OWN:
+            if name in _SET_BY_COMPOSE:
                 continue
             unset = name in on_device
             yield Finding(
                 Severity.ERROR if unset else Severity.WARNING,
                 "required-variable",
                 mark(node),
-                f"compose refuses the app unless the variable {name} is set, which "
-                + ("nobody does" if unset else f"{variables.ENV_FILE} does not do for publishing"),
+                f"compose refuses the app unless the variable {name} is set, "
+                + (
+                    "but nothing sets it"
+                    if unset
+                    else f"but publishing does not read {ENV_FILE}, which sets it"
+                ),
                 f"write ${{{name}:-default}}",
             )
 
@@ -170,7 +178,8 @@ def _images(app: App) -> Iterator[Finding]:
                     Severity.ERROR,
                     "no-image",
                     service.at,
-                    f"service {service} has no image: publishing refuses it, for it builds nothing",
+                    f"service {service} has no image; publishing refuses it, because it does not "
+                    "build images",
                     "name the image that CI builds: hub.foundries.io/${FACTORY}/…",
                 )
             continue
@@ -183,18 +192,18 @@ def _images(app: App) -> Iterator[Finding]:
                 Severity.WARNING,
                 "not-pinned",
                 at,
-                f"service {service} has an image without a digest, though the app was "
-                "published: a device may start another image than was meant, or none",
-                "take the app as it was published",
+                f"service {service} has an image without a digest, although the app was "
+                "published: a device may start another image than intended, or none",
+                "use the app exactly as it was published",
             )
         elif _is_on_docker_hub(reference) and ":" not in reference:
             yield Finding(
                 Severity.WARNING,
                 "no-tag",
                 at,
-                f"service {service} takes whatever {quoted(reference)} is when the app is "
-                "published; some versions of publishing refuse an image without a tag",
-                "write the tag of a release",
+                f"service {service} gets whatever {quoted(reference)} is at the time of "
+                "publishing; some versions of publishing refuse an image without a tag",
+                "add the tag of a release",
             )
 
 
@@ -231,7 +240,7 @@ def _env_files(app: App, service: Service) -> Iterator[Finding]:
     if extends is not None and isinstance(extends.node, yaml.MappingNode):
         file = app.below(service.fields, "extends").get("file")
         if file is not None:
-            yield from _missing(app, file.node, f"service {service} extends one in")
+            yield from _missing(app, file.node, f"service {service} extends a service in")
 
 
 def _missing(app: App, node: yaml.Node, what: str) -> Iterator[Finding]:
@@ -242,12 +251,12 @@ def _missing(app: App, node: yaml.Node, what: str) -> Iterator[Finding]:
             "missing-file",
             mark(node),
             f"{what} {quoted(path)}, which is not in the app's folder: compose refuses the app",
-            "add it, or correct the path, which counts from the app's folder",
+            "add it, or correct the path, which is relative to the app's folder",
         )
 
 
 def _waited_for(app: App) -> Mapping[str, str]:
-    """Return the services that others wait for until they have ended, each with one that waits."""
+    """Return the services whose end others wait for, each with one of the waiting services."""
     found: dict[str, str] = {}
     for service in app.started:
         entry = service.fields.get("depends_on")
@@ -267,9 +276,9 @@ def _restart(app: App, service: Service, waiting: str | None) -> Iterator[Findin
             Severity.ERROR,
             "one-shot-restarts",
             mark(entry.node),
-            f"service {waiting} waits until service {service} has ended, which its restart "
-            "policy does not let it",
-            'leave restart out, or write restart: "no"',
+            f"service {waiting} waits until service {service} has ended, but its restart policy "
+            "starts it again and again",
+            'leave out restart, or write restart: "no"',
         )
     elif not (waiting or entry or service.extends) and not app.below(
         app.below(service.fields, "deploy"), "restart_policy"
@@ -278,9 +287,10 @@ def _restart(app: App, service: Service, waiting: str | None) -> Iterator[Findin
             Severity.WARNING,
             "no-restart",
             service.at,
-            f"service {service} has no restart policy: once the device is registered, nobody "
+            f"service {service} has no restart policy: once the device is registered, nothing "
             "starts it again after a reboot",
-            'write restart: unless-stopped; if it ends by itself, or shall not come back: "no"',
+            'write restart: unless-stopped, or restart: "no" if it ends by itself or must not be '
+            "started again",
         )
 
 
@@ -309,9 +319,9 @@ def _health(app: App, service: Service) -> Iterator[Finding]:
             Severity.ERROR,
             "slow-health",
             at,
-            f"the first health check of service {service} is made after {first:g} s: the "
-            f"agent waits {AGENT_APP_SECONDS} s for the whole app, and reports a failure",
-            "shorten interval, or add start_period with a start_interval; or raise "
+            f"the first health check of service {service} runs after {first:g} s, but the agent "
+            f"waits only {AGENT_APP_SECONDS} s for the whole app and then reports a failure",
+            "shorten interval, add start_period with a start_interval, or raise "
             "EARLY_START_APP_SECONDS on the device",
         )
     elif longest > AGENT_APP_SECONDS:
@@ -320,16 +330,16 @@ def _health(app: App, service: Service) -> Iterator[Finding]:
             "slow-health",
             at,
             f"the health checks of service {service} may take {longest:g} s (start_period + "
-            f"interval times retries) to tell that it does not work: the agent waits "
-            f"{AGENT_APP_SECONDS} s for the whole app, and does not learn it",
+            f"interval times retries) to find a failure, but the agent waits only "
+            f"{AGENT_APP_SECONDS} s for the whole app, and misses it",
             "shorten them, or raise EARLY_START_APP_SECONDS on the device",
         )
 
 
-# An app, by what lies beside its compose file.
+# Checking the files beside the compose file.
 
 
-def _of_others(app: App) -> Iterator[tuple[Path, Finding]]:
+def _of_siblings(app: App) -> Iterator[tuple[Path, Finding]]:
     for name, how in _SIBLINGS.items():
         if app.has(name):
             yield (
@@ -337,53 +347,53 @@ def _of_others(app: App) -> Iterator[tuple[Path, Finding]]:
                 Finding(
                     Severity.WARNING,
                     "other-file",
-                    _WHOLE,
+                    _FILE_START,
                     f"compose reads it {how} {COMPOSE_FILE}, but its images are neither pinned nor "
-                    "preloaded, and aktualizr-lite does not know the running containers again",
-                    "remove it, or name it in .composeappignores",
+                    "preloaded, and aktualizr-lite does not recognize the running containers",
+                    "remove it, or add it to .composeappignores",
                 ),
             )
     environment = app.environment
     named = environment.values.get("COMPOSE_PROJECT_NAME")
     if named is not None and project_name(named) != app.name:
         yield (
-            app.folder / variables.ENV_FILE,
+            app.folder / ENV_FILE,
             Finding(
                 Severity.WARNING,
                 "project-name",
                 Mark(environment.lines["COMPOSE_PROJECT_NAME"], 1),
                 f"COMPOSE_PROJECT_NAME makes the compose project {quoted(project_name(named))}, "
-                f"not {quoted(app.name)}: aktualizr-lite does not know the running containers "
-                "again, and makes new ones",
+                f"not {quoted(app.name)}: aktualizr-lite does not recognize the running "
+                "containers, and creates new ones",
                 "remove the line",
             ),
         )
     files = environment.values.get("COMPOSE_FILE", COMPOSE_FILE)
     if files != COMPOSE_FILE:
         yield (
-            app.folder / variables.ENV_FILE,
+            app.folder / ENV_FILE,
             Finding(
                 Severity.WARNING,
                 "other-file",
                 Mark(environment.lines["COMPOSE_FILE"], 1),
-                f"COMPOSE_FILE makes compose read other files than {COMPOSE_FILE}, which are "
-                "neither pinned nor preloaded",
+                f"COMPOSE_FILE makes compose read files other than {COMPOSE_FILE}, whose images "
+                "are neither pinned nor preloaded",
                 "remove the line",
             ),
         )
 
 
 def warn(folders: Sequence[Path]) -> None:
-    """Say on stderr what is wrong with the apps in `folders`, and what may not be as it seems.
+    """Print the errors and warnings for the apps in `folders` on stderr.
 
-    A folder without a compose file is passed over. Raises `PreloadError` if one cannot be read.
+    A folder without a compose file is skipped. Raises `PreloadError` if one cannot be read.
     """
     apps = [App(folder) for folder in folders if (folder / COMPOSE_FILE).is_file()]
-    told = {
-        file: [each for each in found if each.severity is not Severity.NOTICE]
+    shown = {
+        file: [finding for finding in found if finding.severity is not Severity.NOTICE]
         for file, found in lint(apps).items()
     }
-    listing.show({file: found for file, found in told.items() if found}, "text", sys.stderr)
+    listing.show({file: found for file, found in shown.items() if found}, "text", sys.stderr)
 
 
 # The command
@@ -393,16 +403,16 @@ def add_command(commands: Subparsers) -> None:
     """Add `lint-apps` to the command line."""
     parser = commands.add_parser(
         "lint-apps",
-        help="find what will not work on a device in the apps' files",
-        description="Find what will not work on a device, or not as it seems, in the files of the "
-        "apps that it gets. Apps that are named together are taken for those of one device.",
+        help="find what will not work on a device in the files of apps",
+        description="Find errors and surprises in the files of the apps of a device. Apps that you "
+        "name together are checked as the apps of one device.",
     )
     parser.add_argument(
         "folders",
         nargs="+",
         type=Path,
         metavar="DIR",
-        help="the folder of an app, or one whose folders are apps, as a checkout of containers.git",
+        help="the folder of an app, or a folder of apps, such as a checkout of containers.git",
     )
     listing.add_option(parser)
     parser.set_defaults(run=_run)

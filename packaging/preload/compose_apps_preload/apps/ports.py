@@ -1,4 +1,4 @@
-"""Host ports that services publish, and those that two of them want."""
+"""Host ports that services publish, and conflicts between them."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ _PROTOCOLS = ("tcp", "udp", "sctp")
 
 @dataclass(frozen=True)
 class Published:
-    """A range of ports that a service takes of the host; `address` is empty for all of them."""
+    """A range of host ports that a service publishes; `address` is empty for all addresses."""
 
     app: App
     service: str
@@ -32,16 +32,16 @@ class Published:
 
 
 def published(app: App, service: Service) -> Iterator[Published]:
-    """Yield the ports that `service` always takes of the host."""
+    """Yield the host ports that `service` always publishes."""
     if app.value(service.fields, "network_mode") == "host":
-        return  # they are not heeded then
+        return  # docker ignores them then
     for item in app.items(service.fields, "ports"):
         address, port, target, protocol = _parts(app, item)
         taken, wanted = _range(port), _range(target)
-        # Of a range for fewer ports than it has, docker takes those that are free.
+        # From a host range that is larger than the container's, docker takes free ports.
         if not taken or not wanted or taken[1] - taken[0] != wanted[1] - wanted[0]:
             continue
-        # Who means all addresses of IPv6 alone shares the port with those of IPv4.
+        # A port on all IPv6 addresses does not conflict with the same port on IPv4.
         if protocol in _PROTOCOLS and address != "::":
             address = "" if address in _EVERY_ADDRESS else address
             yield Published(app, str(service), mark(item), address, protocol, *taken)
@@ -70,19 +70,19 @@ def _range(text: str) -> tuple[int, int] | None:
 
 
 def clashes(ports: Sequence[Published]) -> Iterator[tuple[Published, Published]]:
-    """Yield each of `ports` that cannot be had, after the one that has it."""
-    order = {id(each): number for number, each in enumerate(ports)}
-    # The one that reaches farthest, by protocol and address; None stands for any address.
+    """Yield pairs of `ports` that conflict, in their order."""
+    order = {id(port): number for number, port in enumerate(ports)}
+    # The range that reaches farthest, by protocol and address; None stands for any address.
     farthest: dict[tuple[str, str | None], Published] = {}
-    for each in sorted(ports, key=lambda each: each.first):
-        rivals = (None,) if not each.address else (each.address, "")
+    for port in sorted(ports, key=lambda port: port.first):
+        rivals = (None,) if not port.address else (port.address, "")
         for rival in rivals:
-            other = farthest.get((each.protocol, rival))
-            if other and other.last >= each.first:
-                first, second = sorted((other, each), key=lambda port: order[id(port)])
+            other = farthest.get((port.protocol, rival))
+            if other and other.last >= port.first:
+                first, second = sorted((other, port), key=lambda port: order[id(port)])
                 yield first, second
                 break
-        for address in (each.address, None):
-            key = (each.protocol, address)
-            if key not in farthest or farthest[key].last < each.last:
-                farthest[key] = each
+        for address in (port.address, None):
+            key = (port.protocol, address)
+            if key not in farthest or farthest[key].last < port.last:
+                farthest[key] = port

@@ -1,4 +1,4 @@
-"""What the apps of a device share: two of them cannot have it, or one needs what another makes."""
+"""What the apps of a device share: conflicts, and networks and volumes that another app makes."""
 
 import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ Found = tuple[App, Finding]
 
 
 def findings(apps: Sequence[App]) -> Iterator[Found]:
-    """Yield what is to be said about `apps` together, each with the app that it is told of."""
+    """Yield the findings about `apps` together, each with the app that it concerns."""
     yield from _projects(apps)
     yield from _container_names(apps)
     yield from _ports(apps)
@@ -27,7 +27,7 @@ def findings(apps: Sequence[App]) -> Iterator[Found]:
 
 
 def _where(first: App, second: App, at: Mark) -> str:
-    """Return where the other one is, for a person who reads of the second."""
+    """Return the place of the first thing, for a message about the second app."""
     if first is second:
         return f"line {at.line}"
     return f"app {first.name}, {first.file}:{at.line}"
@@ -48,9 +48,9 @@ def _projects(apps: Sequence[App]) -> Iterator[Found]:
                     "shared-project",
                     at,
                     f"the apps {other.name} and {app.name} have the same compose project, "
-                    f"{quoted(app.project)}: each start of one takes the other's containers for "
-                    "its own",
-                    "give the app's folder another name, and leave name: out",
+                    f"{quoted(app.project)}: when one starts, compose treats the containers of the "
+                    "other as its own",
+                    "rename the app's folder, and leave out name:",
                 ),
             )
 
@@ -69,9 +69,9 @@ def _container_names(apps: Sequence[App]) -> Iterator[Found]:
                     Severity.ERROR,
                     "shared-name",
                     place(service.fields["container_name"]),
-                    f"service {service} has the container name {quoted(name)}, which service "
-                    f"{holder} has ({_where(other, app, holder.at)})",
-                    "leave container_name out: compose makes a name of its own for each container",
+                    f"service {service} has the same container name {quoted(name)} as service "
+                    f"{holder} ({_where(other, app, holder.at)})",
+                    "leave out container_name, so that compose gives each container its own name",
                 ),
             )
 
@@ -85,9 +85,9 @@ def _ports(apps: Sequence[App]) -> Iterator[Found]:
                 Severity.ERROR,
                 "shared-port",
                 second.at,
-                f"service {second.service} publishes the host port {second}, which service "
-                f"{first.service} has ({_where(first.app, second.app, first.at)})",
-                "publish it on another port; services of one app need none to reach each other",
+                f"service {second.service} publishes the same host port {second} as service "
+                f"{first.service} ({_where(first.app, second.app, first.at)})",
+                "publish it on another port; services of one app reach each other without one",
             ),
         )
 
@@ -108,13 +108,15 @@ def _subnets(apps: Sequence[App]) -> Iterator[Found]:
         if _external_name(app, key, entry) is None
         for node, subnet in _subnets_of(app, entry)
     ]
-    order = {id(each): number for number, each in enumerate(found)}
+    order = {id(candidate): number for number, candidate in enumerate(found)}
     for version in (4, 6):
         widest: _Subnet | None = None
-        same = (each for each in found if each.subnet.version == version)
-        for each in sorted(same, key=lambda each: int(each.subnet.network_address)):
-            if widest and int(widest.subnet.broadcast_address) >= int(each.subnet.network_address):
-                first, second = sorted((widest, each), key=lambda subnet: order[id(subnet)])
+        same = (candidate for candidate in found if candidate.subnet.version == version)
+        for candidate in sorted(same, key=lambda candidate: int(candidate.subnet.network_address)):
+            if widest and int(widest.subnet.broadcast_address) >= int(
+                candidate.subnet.network_address
+            ):
+                first, second = sorted((widest, candidate), key=lambda subnet: order[id(subnet)])
                 yield (
                     second.app,
                     Finding(
@@ -124,13 +126,13 @@ def _subnets(apps: Sequence[App]) -> Iterator[Found]:
                         f"network {second.network} has the subnet {second.subnet}, which overlaps "
                         f"{first.subnet} of network {first.network} "
                         f"({_where(first.app, second.app, first.at)})",
-                        "leave ipam out, and docker chooses; or choose a free subnet",
+                        "leave out ipam, so that docker chooses; or choose a free subnet",
                     ),
                 )
             if widest is None or int(widest.subnet.broadcast_address) < int(
-                each.subnet.broadcast_address
+                candidate.subnet.broadcast_address
             ):
-                widest = each
+                widest = candidate
 
 
 def _subnets_of(app: App, network: Entry) -> Iterator[tuple[yaml.Node, _Network]]:
@@ -143,7 +145,7 @@ def _subnets_of(app: App, network: Entry) -> Iterator[tuple[yaml.Node, _Network]
         try:
             yield fields["subnet"].node, ipaddress.ip_network(text, strict=False)
         except ValueError:
-            continue  # with a variable in it, or dockerd tells
+            continue  # it has a variable in it, or dockerd reports it
 
 
 def _external(apps: Sequence[App]) -> Iterator[Found]:
@@ -161,16 +163,16 @@ def _external(apps: Sequence[App]) -> Iterator[Found]:
                         Severity.WARNING,
                         f"external-{thing}",
                         entry.at,
-                        f"the external {thing} {quoted(name)} is made by none of these apps: "
-                        "unless the device makes it, the app cannot start",
-                        f"leave external out, let another app make it, or make it by a unit before "
-                        f"compose-apps-early-start.service: docker {thing} create {name}",
+                        f"none of these apps creates the external {thing} {quoted(name)}: unless "
+                        "the device creates it, the app cannot start",
+                        "leave out external, let another app create it, or create it in a unit "
+                        f"before compose-apps-early-start.service: docker {thing} create {name}",
                     ),
                 )
 
 
 def _made(app: App, kind: str) -> Iterator[str]:
-    """Yield the names of the networks or volumes that an app makes."""
+    """Yield the names of the networks or volumes that an app creates."""
     if kind == "networks":
         yield f"{app.project}_default"
     for key, entry in _used(app, kind).items():
@@ -180,7 +182,7 @@ def _made(app: App, kind: str) -> Iterator[str]:
 
 
 def _external_name(app: App, key: str, entry: Entry) -> str | None:
-    """Return the name of what is external; None if it is not, "" if its name is not known."""
+    """Return the name of an external entry; None if it is not external, "" if it is unknown."""
     if is_null(entry.node):
         return None
     fields = app.fields(entry.node, entry.path)
@@ -195,7 +197,7 @@ def _external_name(app: App, key: str, entry: Entry) -> str | None:
 
 
 def _used(app: App, kind: str) -> Mapping[str, Entry]:
-    """Return the networks or volumes of the top level that a service uses; others are not made."""
+    """Return the top-level networks or volumes that a service uses; others are not created."""
     top = app.below(app.top, kind)
     used = {"default"} if kind == "networks" else set()
     for service in app.started:

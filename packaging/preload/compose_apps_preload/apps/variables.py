@@ -1,116 +1,70 @@
-"""Variables in a compose file: the app's `.env`, and what compose makes of `${VAR:-default}`.
+"""The variables of an app, as far as its own files determine them."""
 
-Source: the Compose Specification, "Interpolation".
-"""
-
-import io
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dotenv.parser import parse_stream
-
-from ..yaml_tree import MOST_BYTES
-
-ENV_FILE = ".env"
-
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_BRACE = re.compile(r"\$\{|\}")
-_MOST_NESTED = 20
+from .. import env_file
+from ..interpolation import Template, Variable, VariableError, parse
+from ..yaml_tree import MAX_BYTES
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What an app's `.env` sets, and in which line; a value that needs others is None."""
+    """The variables in an app's `.env`, and their lines. A value with variables in it is None."""
 
     values: Mapping[str, str | None] = field(default_factory=dict)
     lines: Mapping[str, int] = field(default_factory=dict)
 
 
 def read(folder: Path) -> Environment:
-    """Read the `.env` of an app; without one, or if it cannot be read, nothing is set."""
+    """Read the `.env` of an app; empty if there is none or it cannot be read."""
     try:
-        with (folder / ENV_FILE).open("rb") as stream:
-            data = stream.read(MOST_BYTES)
+        with (folder / env_file.ENV_FILE).open("rb") as stream:
+            data = stream.read(MAX_BYTES)
     except OSError:
         return Environment()
     values: dict[str, str | None] = {}
     lines = {}
-    for binding in parse_stream(io.StringIO(data.decode("utf-8-sig", errors="replace"))):
-        if binding.key is None or binding.value is None:
-            continue
-        values[binding.key] = None if "$" in binding.value else binding.value
-        # What was read begins with the blank lines above it.
-        blank = binding.original.string
-        before = blank[: len(blank) - len(blank.lstrip())].count("\n")
-        lines[binding.key] = binding.original.line + before
+    for assignment in env_file.parse(data.decode("utf-8-sig", errors="replace")):
+        values[assignment.name] = None if "$" in assignment.value else assignment.value
+        lines[assignment.name] = assignment.line
     return Environment(values, lines)
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text with its variables replaced: None if one of them is not known.
+    """A text with its variables replaced; None if one of them is unknown.
 
-    `missing` are those that compose insists on (`${VAR:?}`), and that are not set.
+    `missing` are the variables that compose requires (`${VAR:?}`) and that are not set.
     """
 
     value: str | None
     missing: tuple[str, ...] = ()
 
 
-def interpolate(text: str, values: Mapping[str, str | None], nested: int = 0) -> Text:
+def interpolate(text: str, values: Mapping[str, str | None]) -> Text:
     """Replace the variables in `text` as compose does."""
-    if nested > _MOST_NESTED:
-        return Text(None)
-    parts = []
-    position = 0
-    while (dollar := text.find("$", position)) >= 0:
-        parts.append(Text(text[position:dollar]))
-        position = dollar + 2
-        if text.startswith("$", dollar + 1):
-            parts.append(Text("$"))
-        elif text.startswith("{", dollar + 1):
-            end = _closing_brace(text, position)
-            parts.append(_braced(text[position:end], values, nested))
-            position = end + 1
-        elif name := _NAME.match(text, dollar + 1):
-            parts.append(Text(values.get(name[0])))
-            position = name.end()
-        else:
-            parts.append(Text(None))
-    parts.append(Text(text[position:]))
-    known = [each.value for each in parts if each.value is not None]
+    return _interpolated(parse(text), values)
+
+
+def _interpolated(template: Template, values: Mapping[str, str | None]) -> Text:
+    parts = [_value(part, values) for part in template]
+    known = [part.value for part in parts if part.value is not None]
     return Text(
         "".join(known) if len(known) == len(parts) else None,
-        tuple(name for each in parts for name in each.missing),
+        tuple(name for part in parts for name in part.missing),
     )
 
 
-def _closing_brace(text: str, start: int) -> int:
-    depth = 1
-    for brace in _BRACE.finditer(text, start):
-        depth += 1 if brace[0] == "${" else -1
-        if not depth:
-            return brace.start()
-    return len(text)
-
-
-def _braced(body: str, values: Mapping[str, str | None], nested: int) -> Text:
-    name = _NAME.match(body)
-    if not name:
-        return Text(None)
-    rest = body[name.end() :]
-    is_set = name[0] in values
-    value = values.get(name[0])
-    if rest.startswith(":"):
-        rest = rest[1:]
-        is_set = is_set and value != ""
-    operator, word = rest[:1], rest[1:]
+def _value(variable: str | Variable | VariableError, values: Mapping[str, str | None]) -> Text:
+    if not isinstance(variable, Variable):
+        return Text(variable if isinstance(variable, str) else None)
+    operator, is_set = variable.operator[-1:], variable.is_set(values)
     if operator == "?" and not is_set:
-        return Text(None, (name[0],))
+        return Text(None, (variable.name,))
     if operator == "-" and not is_set:
-        return interpolate(word, values, nested + 1)
+        return _interpolated(variable.word, values)
     if operator == "+":
-        return interpolate(word, values, nested + 1) if is_set else Text("")
-    return Text(value)
+        return _interpolated(variable.word, values) if is_set else Text("")
+    return Text(values.get(variable.name))

@@ -1,1 +1,1 @@
-"""Which apps a Target is preloaded with: what factory-config.yml says."""
+"""What factory-config.yml says about the apps that a Target is preloaded with."""

@@ -1,6 +1,6 @@
-"""factory-config.yml, as far as it decides what an image is preloaded with.
+"""The parts of factory-config.yml that decide what an image is preloaded with.
 
-Reading is tolerant: whatever is wrong becomes a finding with its place, and reading goes on.
+Reading is tolerant: each error becomes a finding with its place, and reading continues.
 """
 
 import re
@@ -27,7 +27,7 @@ from ..yaml_tree import (
 )
 
 Build = Literal["containers", "lmp"]
-"""The two kinds of CI builds, by their sections: container builds, and platform builds."""
+"""The two kinds of CI builds, named after their sections: container and platform builds."""
 
 BUILDS: tuple[Build, ...] = get_args(Build)
 APP_TYPES = ("restorable", "compose")
@@ -42,13 +42,13 @@ _T = TypeVar("_T")
 
 _APP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _REF = re.compile(r"refs/[^\s*?:\[\\^~]+")
-# CI hands tags on as "tag:inherit,tag".
+# CI passes tags on in the form "tag:inherit,tag".
 _TAG = re.compile(r"[^\s,:]+")
 
 
 @dataclass(frozen=True)
 class Value(Generic[_T]):
-    """A value and where it comes from: `at` is the place of its key, `value_at` its own."""
+    """A value and its place: `at` is where its key is, `value_at` where the value is."""
 
     key: str
     value: _T
@@ -58,8 +58,8 @@ class Value(Generic[_T]):
 
 
 @dataclass(frozen=True)
-class Said:
-    """What one place of the file says on preloading; None is "nothing".
+class PreloadSettings:
+    """The settings for preloading at one place of the file; None if a setting is absent.
 
     An empty `shortlist` means all apps of the Target.
     """
@@ -71,7 +71,7 @@ class Said:
 
 @dataclass(frozen=True)
 class Tag:
-    """A tag that a branch's Targets get; with `inherit`, with the apps of the Target so tagged."""
+    """A tag of a branch's Targets. With `inherit`, they take over the apps of that tag's Target."""
 
     name: str
     inherit: str | None = None
@@ -84,18 +84,18 @@ Tagging = Mapping[str, Value[tuple[Tag, ...]]]
 
 @dataclass(frozen=True)
 class Section:
-    """`containers` or `lmp`. Without `tagging`, every branch is built, and Targets get no tag."""
+    """`containers` or `lmp`. Without `tagging`, every branch is built and Targets have no tag."""
 
     name: Build
-    preloaded_images: Said = Said()
-    params: Said = Said()
-    ref_options: Mapping[str, Value[Said]] = field(default_factory=dict)
+    preloaded_images: PreloadSettings = PreloadSettings()
+    params: PreloadSettings = PreloadSettings()
+    ref_options: Mapping[str, Value[PreloadSettings]] = field(default_factory=dict)
     tagging: Value[Tagging] | None = None
 
 
 @dataclass(frozen=True)
 class UnknownKey:
-    """A key that is not read here, for CI reads more, and those that are read at its place."""
+    """A key that is not read here (CI reads more keys), and the keys that are known there."""
 
     name: str
     path: str
@@ -105,7 +105,7 @@ class UnknownKey:
 
 @dataclass(frozen=True)
 class FactoryConfig:
-    """A factory-config.yml. With an error among `findings`, nothing can be decided by it."""
+    """A factory-config.yml. If `findings` has an error, no decision can be based on it."""
 
     file: Path
     containers: Section
@@ -114,19 +114,19 @@ class FactoryConfig:
     unknown_keys: tuple[UnknownKey, ...] = ()
 
     def section(self, build: Build) -> Section:
-        """Return the section that `build` is configured by."""
+        """Return the section that configures `build`."""
         return self.containers if build == "containers" else self.lmp
 
 
 def load(file: Path) -> FactoryConfig:
-    """Read `file`, to decide by it.
+    """Read a `file` that must be correct.
 
     Raises `PreloadError` for the first error in it, or if it cannot be read.
     """
     config = read(file)
-    errors = [each for each in config.findings if each.severity is Severity.ERROR]
+    errors = [finding for finding in config.findings if finding.severity is Severity.ERROR]
     if errors:
-        first = min(errors, key=lambda each: each.at)
+        first = min(errors, key=lambda finding: finding.at)
         more = f" (and {len(errors) - 1} more, see 'lint')" if len(errors) > 1 else ""
         raise PreloadError(
             f"{file}:{first.at.line}:{first.at.column}: {first.message}{more}", first.hint
@@ -135,7 +135,7 @@ def load(file: Path) -> FactoryConfig:
 
 
 def read(file: Path) -> FactoryConfig:
-    """Read `file`, and what is wrong with it.
+    """Read `file` and list the errors in it.
 
     Raises `PreloadError` only if it cannot be read at all.
     """
@@ -156,24 +156,26 @@ class _Reader:
 
     def config(self) -> FactoryConfig:
         try:
-            top = self._known(self._tree.entries(self._tree.root, ""), *BUILDS)
+            top = self._note_unknown(self._tree.entries(self._tree.root, ""), *BUILDS)
             containers, lmp = (self._section(name, top.get(name)) for name in BUILDS)
         except RecursionError as error:
             raise UnreadableError(
-                Mark(1, 1), "its merge keys are nested too deep", "write the values out"
+                Mark(1, 1),
+                "its merge keys are nested too deeply",
+                "write the values without merge keys",
             ) from error
         return FactoryConfig(
             self._file,
             containers,
             lmp,
-            # An alias may lead to the same place twice.
+            # An alias may lead to the same place more than once.
             tuple(dict.fromkeys(self._tree.findings)),
             tuple(dict.fromkeys(self._unknown)),
         )
 
     def _section(self, name: Build, entry: Entry | None) -> Section:
         node = entry.node if entry else None
-        entries = self._known(self._tree.entries(node, name), *SECTION_KEYS)
+        entries = self._note_unknown(self._tree.entries(node, name), *SECTION_KEYS)
         preloaded, params, ref_options, tagging = (entries.get(key) for key in SECTION_KEYS)
         return Section(
             name,
@@ -183,29 +185,31 @@ class _Reader:
             self._tagging(tagging) if tagging else None,
         )
 
-    def _preloaded_images(self, entry: Entry | None) -> Said:
+    def _preloaded_images(self, entry: Entry | None) -> PreloadSettings:
         if entry is None:
-            return Said()
-        entries = self._known(self._tree.entries(entry.node, entry.path), *IMAGE_KEYS)
-        # Not ours to decide by, but a wrong type in it is as wrong.
+            return PreloadSettings()
+        entries = self._note_unknown(self._tree.entries(entry.node, entry.path), *IMAGE_KEYS)
+        # This decides nothing here, but a wrong type is still an error.
         self._value(entries.get("oe_builtin"), self._flag)
-        return Said(
+        return PreloadSettings(
             self._value(entries.get("enabled"), self._flag),
             self._value(entries.get("shortlist"), self._shortlist),
             self._value(entries.get("app_type"), self._app_type),
         )
 
-    def _params(self, entry: Entry | None) -> Said:
+    def _params(self, entry: Entry | None) -> PreloadSettings:
         if entry is None:
-            return Said()
-        entries = self._known(self._tree.entries(entry.node, entry.path), *PARAMS)
+            return PreloadSettings()
+        entries = self._note_unknown(self._tree.entries(entry.node, entry.path), *PARAMS)
         switch, shortlist = (entries.get(key) for key in PARAMS)
-        return Said(self._value(switch, self._switch), self._value(shortlist, self._shortlist))
+        return PreloadSettings(
+            self._value(switch, self._switch), self._value(shortlist, self._shortlist)
+        )
 
-    def _ref_params(self, entry: Entry) -> Value[Said]:
-        options = self._known(self._tree.entries(entry.node, entry.path), *REF_KEYS)
-        said = self._params(options.get("params"))
-        return Value(entry.path, said, "", entry.at, mark(entry.node))
+    def _ref_params(self, entry: Entry) -> Value[PreloadSettings]:
+        options = self._note_unknown(self._tree.entries(entry.node, entry.path), *REF_KEYS)
+        settings = self._params(options.get("params"))
+        return Value(entry.path, settings, "", entry.at, mark(entry.node))
 
     def _tagging(self, entry: Entry) -> Value[Tagging] | None:
         if is_null(entry.node):
@@ -215,15 +219,15 @@ class _Reader:
 
     def _refs(self, entry: Entry, read: Callable[[Entry], Value[_T]]) -> dict[str, Value[_T]]:
         found = {}
-        for ref, each in self._tree.entries(entry.node, entry.path).items():
+        for ref, options in self._tree.entries(entry.node, entry.path).items():
             if _REF.fullmatch(ref) and ref.isprintable():
-                found[ref] = read(each)
+                found[ref] = read(options)
             else:
                 self._tree.error(
-                    each.key,
+                    options.key,
                     "wrong-value",
-                    f"{entry.path}: {quoted(ref)} is no git reference",
-                    "write a branch in full, as in refs/heads/devel",
+                    f"{entry.path}: {quoted(ref)} is not a git reference",
+                    "write the full name of a branch, as in refs/heads/devel",
                 )
         return found
 
@@ -231,7 +235,7 @@ class _Reader:
         tags = []
         items = entry.node.value if isinstance(entry.node, yaml.SequenceNode) else []
         for item in items:
-            fields = self._known(self._tree.entries(item, f"{entry.path}[]"), *TAG_KEYS)
+            fields = self._note_unknown(self._tree.entries(item, f"{entry.path}[]"), *TAG_KEYS)
             name, inherit = (self._value(fields.get(key), self._tag) for key in TAG_KEYS)
             if name and inherit:
                 tags.append(Tag(name.value, inherit.value, name.value_at, inherit.value_at))
@@ -243,12 +247,12 @@ class _Reader:
                 self._wrong(item, entry.path, "has an item without a tag", "'- tag: devel'")
         if not items:
             what = "is an empty list" if isinstance(entry.node, yaml.SequenceNode) else None
-            self._wrong(entry.node, entry.path, what, "a list of tags, as '- tag: devel'")
-        shown = ", ".join(tag.name for tag in tags)
-        return Value(entry.path, tuple(tags), shown, entry.at, mark(entry.node))
+            self._wrong(entry.node, entry.path, what, "a list of tags, such as '- tag: devel'")
+        names = ", ".join(tag.name for tag in tags)
+        return Value(entry.path, tuple(tags), names, entry.at, mark(entry.node))
 
     def _value(self, entry: Entry | None, read: Callable[[Entry], _T | None]) -> Value[_T] | None:
-        # A key with nothing behind it says nothing: all that remains of a value commented out.
+        # A key without a value counts as absent: its value was probably commented out.
         if entry is None or is_null(entry.node):
             return None
         value = read(entry)
@@ -273,7 +277,7 @@ class _Reader:
     def _shortlist(self, entry: Entry) -> tuple[str, ...] | None:
         value = text(entry.node)
         if value is None:
-            self._wrong(entry.node, entry.path, None, 'names separated by commas, as "a,b"')
+            self._wrong(entry.node, entry.path, None, 'names separated by commas, such as "a,b"')
             return None
         self._warn_of_blanks(entry, value)
         names = tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
@@ -283,7 +287,7 @@ class _Reader:
                     entry.node,
                     "wrong-value",
                     f"{entry.path}: {quoted(name)} cannot be the name of an app",
-                    "separate names by commas; a name has letters, digits, '_', '.' and '-'",
+                    "separate names with commas; a name has letters, digits, '_', '.' and '-'",
                 )
                 return None
         if not names and value.strip():
@@ -291,7 +295,7 @@ class _Reader:
                 entry.node,
                 "empty-shortlist",
                 f"{entry.path} names no app",
-                "write the names; or remove the key, which means all apps of the Target",
+                "write the names, or remove the key, which means all apps of the Target",
             )
             return None
         return names
@@ -306,7 +310,7 @@ class _Reader:
     def _tag(self, entry: Entry) -> str | None:
         value = text(entry.node)
         if value is None or not _TAG.fullmatch(value) or not value.isprintable():
-            self._wrong(entry.node, entry.path, None, "a tag without blanks, commas and colons")
+            self._wrong(entry.node, entry.path, None, "a tag without spaces, commas and colons")
             return None
         return value
 
@@ -324,14 +328,14 @@ class _Reader:
             self._tree.warning(
                 entry.node,
                 "blanks",
-                f"{entry.path} has blanks around its value: {quoted(value)}",
+                f"{entry.path} has spaces around its value: {quoted(value)}",
                 f"write {quoted(value.strip())}",
             )
 
-    def _known(self, entries: dict[str, Entry], *known: str) -> dict[str, Entry]:
+    def _note_unknown(self, entries: dict[str, Entry], *known: str) -> dict[str, Entry]:
         self._unknown += (
-            UnknownKey(name, each.path, each.at, known)
-            for name, each in entries.items()
+            UnknownKey(name, entry.path, entry.at, known)
+            for name, entry in entries.items()
             if name not in known
         )
         return entries

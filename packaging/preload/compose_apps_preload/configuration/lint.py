@@ -1,4 +1,4 @@
-"""What is wrong, or not as it seems, in a factory-config.yml."""
+"""Finding errors and surprises in a factory-config.yml."""
 
 import argparse
 import difflib
@@ -32,34 +32,34 @@ REMOVED = {
     "containers.assemble_system_image": "containers.preloaded_images.enabled: true",
     "lmp.container_preload": "lmp.preloaded_images.enabled: true",
 }
-"""Keys that were removed in 2021, and what to write instead. Source: the Factory's definition."""
+"""Keys that were removed in 2021, and their replacements. Source: the Factory's definition."""
 
 _HOMES = {
     **dict.fromkeys(set(SECTION_KEYS) - set(REF_KEYS), "containers or lmp"),
     **dict.fromkeys(IMAGE_KEYS, "preloaded_images of containers or lmp"),
     **dict.fromkeys(PARAMS, "params of containers, of lmp, or of one of their ref_options"),
 }
-"""Where a key belongs that means nothing anywhere else."""
+"""Where keys belong that have no meaning elsewhere."""
 
-_MOST_COMPARED = 20_000
-"""To compare each of many unknown names with each of many known ones takes their product."""
+_MAX_COMPARISONS = 20_000
+"""The number of comparisons between unknown and known names, which grows with their product."""
 
 
 def lint(config: FactoryConfig, known: KnownApps | None = None) -> list[Finding]:
-    """Return what is to be said about `config`, in the order of the file.
+    """Return the findings in `config`, in the order of the file.
 
-    `known` tells the apps of a branch; without it, names of apps are not checked.
+    `known` returns the apps of a branch. Without it, the names of apps are not checked.
     """
     findings = [*config.findings, *_keys(config)]
     for section in (config.containers, config.lmp):
         findings += _untagged(config, section)
         findings += _repeated(section)
-    findings += _tags_of_nobody(config)
+    findings += _unmatched_tags(config)
     findings += _lmp_without_enabled(config)
-    # With errors in the file there is nothing to decide by, and no more to be found.
-    if known and not any(each.severity is Severity.ERROR for each in config.findings):
+    # Nothing can be decided from a file with errors.
+    if known and not any(finding.severity is Severity.ERROR for finding in config.findings):
         findings += _apps(config, known)
-    return sorted(findings, key=lambda each: each.at)
+    return sorted(findings, key=lambda finding: finding.at)
 
 
 def _keys(config: FactoryConfig) -> Iterator[Finding]:
@@ -77,17 +77,17 @@ def _keys(config: FactoryConfig) -> Iterator[Finding]:
                 Severity.WARNING,
                 "unknown-key",
                 key.at,
-                f"{key.path}: preloaded_images is not documented for a branch, and not heeded here",
-                "write params with ASSEMBLE_SYSTEM_IMAGE and APP_SHORTLIST",
+                f"{key.path}: preloaded_images is not documented for a branch, and is ignored here",
+                "write params with ASSEMBLE_SYSTEM_IMAGE and APP_SHORTLIST instead",
             )
-        # Among params any name may be meant for somebody else.
+        # params may contain any name, for other programs.
         elif key.name in _HOMES and key.known != PARAMS:
             yield Finding(
                 Severity.ERROR,
                 "misplaced-key",
                 key.at,
-                f"{key.path} is in the wrong place: CI ignores it there",
-                f"move it into {_HOMES[key.name]}, and mind the indentation",
+                f"{key.path} is in the wrong place, where CI ignores it",
+                f"move it into {_HOMES[key.name]}, and check the indentation",
             )
         else:
             yield from _mistyped(key)
@@ -100,8 +100,8 @@ def _mistyped(key: UnknownKey) -> Iterator[Finding]:
             Severity.WARNING,
             "unknown-key",
             key.at,
-            f"{key.path} is no known key: CI ignores what it does not know",
-            f"if {close[0]} was meant, write that",
+            f"{key.path} is not a known key; CI ignores unknown keys",
+            f"if you mean {close[0]}, write that",
         )
 
 
@@ -114,13 +114,13 @@ def _untagged(config: FactoryConfig, section: Section) -> Iterator[Finding]:
         inherits = section.name == "containers" and ref in (
             config.lmp.tagging.value if config.lmp.tagging else ()
         )
-        only = "; only platform builds, which inherit it, heed this" if inherits else ""
+        only = "; only platform builds use this, because they inherit it" if inherits else ""
         yield Finding(
             Severity.WARNING,
             "not-tagged",
             options.at,
-            f"{ref} is in {section.name}.ref_options, but not in {section.name}.tagging, so "
-            f"{section.name} builds are not made of it{only}",
+            f"{ref} is in {section.name}.ref_options, but not in {section.name}.tagging, so it "
+            f"gets no {section.name} builds{only}",
             f"add {ref} to {section.name}.tagging, or remove it here",
         )
 
@@ -150,15 +150,15 @@ def _repeated(section: Section) -> Iterator[Finding]:
                 "repeated-tag",
                 tag.at,
                 f"{ref} makes Targets tagged {tag.name}, and so does {first[tag.name]}: a device "
-                "that follows the tag takes whichever was built last",
+                "that follows the tag gets the Target that was built last",
                 "give the two branches different tags",
             )
 
 
-def _tags_of_nobody(config: FactoryConfig) -> Iterator[Finding]:
-    """Find tags that need a Target of the other kind of build, which is never made."""
+def _unmatched_tags(config: FactoryConfig) -> Iterator[Finding]:
+    """Find tags that need a Target of the other kind of build, where no branch makes one."""
     if config.containers.tagging is None or config.lmp.tagging is None:
-        return  # builds of every branch, whose tags are not known
+        return  # every branch is built, and its tags are unknown
     made = {build: {tag.name for _, tag in _tags(config.section(build))} for build in BUILDS}
     every = _Names(made["containers"] | made["lmp"])
     for section in (config.containers, config.lmp):
@@ -178,8 +178,8 @@ def _tags_of_nobody(config: FactoryConfig) -> Iterator[Finding]:
                     Severity.WARNING,
                     "no-platform",
                     tag.at,
-                    f"{ref} makes Targets tagged {tag.name}, but no platform build does: there is "
-                    "no image that their apps could be put into",
+                    f"{ref} makes Targets tagged {tag.name}, but no platform build does: no image "
+                    "can be preloaded with their apps",
                     f"add a branch with the tag {tag.name} to lmp.tagging",
                 )
 
@@ -192,34 +192,34 @@ def _lmp_without_enabled(config: FactoryConfig) -> Iterator[Finding]:
             Severity.WARNING,
             "enabled-inherited",
             own.shortlist.at,
-            f"{own.shortlist.key} without lmp.preloaded_images.enabled: this is inherited from "
-            f"containers, where it is {'true' if on else 'not true, so nothing is preloaded'}",
+            f"{own.shortlist.key} is set without lmp.preloaded_images.enabled, which is inherited "
+            f"from containers, where it is {'true' if on else 'not true: nothing is preloaded'}",
             "write enabled: true or enabled: false next to it",
         )
 
 
 def _shortlists(config: FactoryConfig) -> Iterator[Value[tuple[str, ...]]]:
     for section in (config.containers, config.lmp):
-        options = (each.value for each in section.ref_options.values())
-        for said in (section.preloaded_images, section.params, *options):
-            if said.shortlist:
-                yield said.shortlist
+        options = (value.value for value in section.ref_options.values())
+        for settings in (section.preloaded_images, section.params, *options):
+            if settings.shortlist:
+                yield settings.shortlist
 
 
 def _apps(config: FactoryConfig, known: KnownApps) -> Iterator[Finding]:
     used: dict[int, set[str]] = defaultdict(set)
     empty: dict[int, list[str]] = defaultdict(list)
     every: set[str] = set()
-    for alike in _preloaded(config, known):
-        every.update(alike.apps)
-        if alike.shortlist is None:
+    for group in _preloaded(config, known):
+        every.update(group.apps)
+        if group.shortlist is None:
             continue
-        used[id(alike.shortlist)].update(alike.apps)
-        names = alike.shortlist.value
-        if names and not any(name in alike.apps for name in names):
-            empty[id(alike.shortlist)] += alike.targets
-    # A list may name an app that only some of its branches have. One that none has is a mistake.
-    for shortlist in {id(each): each for each in _shortlists(config)}.values():
+        used[id(group.shortlist)].update(group.apps)
+        names = group.shortlist.value
+        if names and not any(name in group.apps for name in names):
+            empty[id(group.shortlist)] += group.targets
+    # A shortlist may name an app that only some of its branches have, but not one that none has.
+    for shortlist in {id(value): value for value in _shortlists(config)}.values():
         yield from _unknown_apps(shortlist, used.get(id(shortlist), every))
         if empty[id(shortlist)]:
             targets = ", ".join(dict.fromkeys(empty[id(shortlist)]))
@@ -227,24 +227,24 @@ def _apps(config: FactoryConfig, known: KnownApps) -> Iterator[Finding]:
                 Severity.ERROR,
                 "nothing-left",
                 shortlist.value_at,
-                f"{shortlist.key} names no app that the Targets of {targets} have: their builds "
-                "have nothing to preload, and fail",
-                "name one of their apps, or switch preloading off for them",
+                f"{shortlist.key} names no app of the Targets of {targets}: their builds have "
+                "nothing to preload and fail",
+                "name one of their apps, or switch off preloading for them",
             )
 
 
 @dataclass(frozen=True)
-class _Alike:
-    """Targets with the same apps and, where they are preloaded, the same deciding shortlist."""
+class _TargetGroup:
+    """Targets with the same apps and, if they are preloaded, the same shortlist."""
 
     shortlist: Value[tuple[str, ...]] | None
     apps: frozenset[str]
     targets: list[str]
 
 
-def _preloaded(config: FactoryConfig, known: KnownApps) -> Iterable[_Alike]:
-    # Told apart by identity: of many branches and many names, comparing would take the product.
-    found: dict[tuple[int, int], _Alike] = {}
+def _preloaded(config: FactoryConfig, known: KnownApps) -> Iterable[_TargetGroup]:
+    # Keyed by identity: comparing the names of all branches would be too slow.
+    found: dict[tuple[int, int], _TargetGroup] = {}
     origins = Origins(config)
     apps: dict[str, tuple[str, ...]] = {}
     for build in BUILDS:
@@ -260,8 +260,8 @@ def _preloaded(config: FactoryConfig, known: KnownApps) -> Iterable[_Alike]:
                 names = apps.setdefault(origin, known(origin))
                 key = (id(shortlist) if on else 0, id(names))
                 if key not in found:
-                    found[key] = _Alike(shortlist if on else None, frozenset(names), [])
-                # What "any other" branch has is a guess, if the file names branches at all.
+                    found[key] = _TargetGroup(shortlist if on else None, frozenset(names), [])
+                # If the file names branches, the apps of "any other" branch are only a guess.
                 if ref != ANY_OTHER or len(refs) == 1:
                     found[key].targets.append(f"{branch_name(ref)} ({build})")
     return found.values()
@@ -276,7 +276,7 @@ def _unknown_apps(shortlist: Value[tuple[str, ...]], apps: Collection[str]) -> I
             Severity.ERROR,
             "unknown-app",
             shortlist.value_at,
-            f"{shortlist.key} names {quoted(name)}, which no Target that it is for has: "
+            f"{shortlist.key} names {quoted(name)}, but none of its Targets has this app: "
             "CI ignores it",
             f"{known.nearest(name)}add the folder {name} with a docker-compose.yml to "
             "containers.git",
@@ -284,23 +284,23 @@ def _unknown_apps(shortlist: Value[tuple[str, ...]], apps: Collection[str]) -> I
 
 
 class _Names:
-    """Names that are known, to find those that are not, and what may have been meant by them."""
+    """Known names, and suggestions for unknown ones."""
 
     def __init__(self, names: Collection[str]) -> None:
         self._names = names
-        self._folded = {each.casefold(): each for each in sorted(names)}
-        self._may_compare = _MOST_COMPARED
+        self._folded = {name.casefold(): name for name in sorted(names)}
+        self._comparisons_left = _MAX_COMPARISONS
 
     def __contains__(self, name: str) -> bool:
         return name in self._names
 
     def nearest(self, name: str) -> str:
-        """Return the beginning of a hint; empty if no name is near, or too many are to compare."""
-        self._may_compare -= len(self._folded)
-        if self._may_compare < 0:
+        """Return the beginning of a hint; empty if no name is similar, or after too many names."""
+        self._comparisons_left -= len(self._folded)
+        if self._comparisons_left < 0:
             return ""
         close = difflib.get_close_matches(name.casefold(), self._folded, n=1)
-        return f"if {self._folded[close[0]]} was meant, write that; otherwise " if close else ""
+        return f"if you mean {self._folded[close[0]]}, write that; otherwise " if close else ""
 
 
 # The command
@@ -308,7 +308,11 @@ class _Names:
 
 def add_command(commands: Subparsers) -> None:
     """Add `lint` to the command line."""
-    parser = commands.add_parser("lint", help="find what is wrong in the file")
+    parser = commands.add_parser(
+        "lint",
+        help="find errors in factory-config.yml",
+        description="Find errors and surprises in a factory-config.yml.",
+    )
     add_file(parser)
     add_options(parser)
     listing.add_option(parser)

@@ -1,4 +1,4 @@
-"""What each branch is preloaded with, for both kinds of builds: a table."""
+"""A table of the apps that each branch is preloaded with, for both kinds of builds."""
 
 import argparse
 import json
@@ -16,9 +16,9 @@ HEADER = ("BUILD", "BRANCH", "TARGET TAG", "APPS IN THE TARGET", "PRELOADED")
 
 @dataclass(frozen=True)
 class Row:
-    """One Target of a branch; `target_apps` are None if not known.
+    """One Target of a branch. `target_apps` is None if they are unknown.
 
-    `resolution` is None if the shortlist leaves nothing, which `complaint` then tells.
+    `resolution` is None if the shortlist leaves no app, as `complaint` then says.
     """
 
     build: Build
@@ -30,14 +30,14 @@ class Row:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the table says below it: the rules taken in doubt, and what is wrong."""
+        """The notes below the table: doubtful rules, and errors."""
         if self.resolution is None:
             return (self.complaint,)
         return self.resolution.warnings
 
 
 def branches(config: FactoryConfig, build: Build) -> tuple[str, ...]:
-    """Return the git references that the file names, those of `build` first."""
+    """Return the git references in the file, starting with those of `build`."""
     own = config.section(build)
     found: dict[str, None] = {}
     for section in (own, *(config.section(other) for other in BUILDS if other != build)):
@@ -47,12 +47,12 @@ def branches(config: FactoryConfig, build: Build) -> tuple[str, ...]:
 
 
 def branch_name(ref: str) -> str:
-    """Return `ref` for a person."""
+    """Return the name of the branch `ref` for people."""
     return "any other" if ref == ANY_OTHER else ref.removeprefix("refs/heads/")
 
 
 def rows(config: FactoryConfig, known: KnownApps | None = None) -> Iterator[Row]:
-    """Yield a row for each Target that each branch's builds make, or for the branch if none."""
+    """Yield a row for each Target of each branch, or for the branch if it has none."""
     origins = Origins(config)
     for build in BUILDS:
         for ref in branches(config, build):
@@ -69,10 +69,10 @@ def rows(config: FactoryConfig, known: KnownApps | None = None) -> Iterator[Row]
 
 
 class Origins:
-    """The branches of containers.git that the apps of Targets come from."""
+    """The branches of containers.git from which Targets take their apps."""
 
     def __init__(self, config: FactoryConfig) -> None:
-        """Look up which branch makes the Targets of which tag."""
+        """Find the branch that makes the Targets of each tag."""
         self._made: dict[str, str] = {}
         tagging = config.containers.tagging
         for branch, tags in tagging.value.items() if tagging else ():
@@ -80,10 +80,10 @@ class Origins:
                 self._made.setdefault(tag.name, branch)
 
     def branch(self, build: Build, ref: str, tag: Tag | None) -> str:
-        """Return the branch that a Target of `build` has its apps from.
+        """Return the branch from which a Target of `build` takes its apps.
 
-        A platform build takes them over from the newest Target with the tag that it inherits, or
-        else with its own: one that a containers build made.
+        A platform build takes them over from the newest Target with the inherited tag, or with its
+        own tag, which a containers build has made.
         """
         if build == "containers" or tag is None:
             return ref
@@ -95,7 +95,11 @@ class Origins:
 
 def add_command(commands: Subparsers) -> None:
     """Add `matrix` to the command line."""
-    parser = commands.add_parser("matrix", help="show it for every branch, as a table")
+    parser = commands.add_parser(
+        "matrix",
+        help="show a table of what all branches are preloaded with",
+        description="Show a table of the apps that each branch is preloaded with.",
+    )
     add_file(parser)
     add_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -109,7 +113,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def to_json(row: Row) -> dict[str, Any]:
-    """Return `row` for programs."""
+    """Return `row` as JSON for programs."""
     found = row.resolution
     return {
         "build": row.build,
@@ -126,7 +130,7 @@ def to_json(row: Row) -> dict[str, Any]:
 
 
 def text(listed: list[Row]) -> str:
-    """Return the table for people; the notes are below it, and each is there once."""
+    """Return the table for people, followed by each note once."""
     footnotes: dict[str, int] = {}
     table: list[tuple[str, ...]] = [HEADER]
     for row in listed:

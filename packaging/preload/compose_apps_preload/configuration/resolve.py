@@ -1,11 +1,11 @@
-"""What one build of one branch is preloaded with, and by which keys.
+"""Deciding what a build of a branch is preloaded with, and naming the keys that decide.
 
-A value is decided by the first place that names it:
+The first place that has a key decides its value:
 
     ref_options[ref].params > params > preloaded_images > (lmp only) the same of containers
 
-Each value is inherited on its own. Where the document's letter and its prose differ, or where it is
-silent, the rule that was taken is a *doubt* of the decision.
+Each value is inherited on its own. Foundries' documentation is ambiguous in one case and silent in
+another. The decision then has a *doubt*, which names the rule that is applied.
 """
 
 import argparse
@@ -16,20 +16,30 @@ from typing import Any, TypeVar
 
 from ..command import Subparsers, add_file, app_list
 from ..errors import PreloadError
-from .factory_config import APP_TYPES, BUILDS, Build, FactoryConfig, Said, Section, Tag, Value, load
+from .factory_config import (
+    APP_TYPES,
+    BUILDS,
+    Build,
+    FactoryConfig,
+    PreloadSettings,
+    Section,
+    Tag,
+    Value,
+    load,
+)
 
 ANY_OTHER = "refs/heads/*"
-"""Stands for every branch that the file does not name: git allows no such name."""
+"""Stands for all branches that the file does not name. Git does not allow it as a name."""
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Why a value is what it is.
+    """A value and the reasons for it.
 
-    `by` decided; None is the default. `over` are the keys that had less to say, the strongest
-    first. `notes` explain; `doubts` are rules that the document does not spell out.
+    The key `by` decided; None means the default. `over` are the keys that it overrides, strongest
+    first. `notes` explain the value; `doubts` are rules that the documentation does not state.
     """
 
     name: str
@@ -44,10 +54,10 @@ class Decision:
 class Resolution:
     """What a build of a branch is preloaded with.
 
-    `apps` are in the order of the shortlist; None is "all apps of the Target", where these are not
-    known. Nothing is preloaded, and there are no `apps`, unless `enabled`; a branch that is not
+    `apps` are in the order of the shortlist; None means all apps of the Target, if these are
+    unknown. Unless `enabled`, nothing is preloaded and `apps` is empty; a branch that is not
     `built` is not enabled. `shortlist` is the one that decided on the apps. `unknown_apps` are in
-    it, but not in the Target. `decisions` are on enabled, apps, tags and app_type, in this order.
+    it, but not in the Target. `decisions` are for enabled, apps, tags and app_type, in this order.
     """
 
     build: Build
@@ -63,22 +73,22 @@ class Resolution:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What may not be as one expects: names that CI ignores, and rules taken in doubt."""
+        """Possible surprises: names that CI ignores, and doubtful rules."""
         ignored = (
             f"the Target has no {name}: CI ignores it silently" for name in self.unknown_apps
         )
-        return (*ignored, *(doubt for each in self.decisions for doubt in each.doubts))
+        return (*ignored, *(doubt for decision in self.decisions for doubt in decision.doubts))
 
 
 class NothingLeftError(PreloadError):
-    """The shortlist names none of the Target's apps. CI's build crashes on it."""
+    """The shortlist names none of the Target's apps, which makes the CI build crash."""
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A place that may name values; `documented` unless only the document's prose implies it."""
+    """A place that may have settings. Not `documented`: only the explanations imply it."""
 
-    said: Said
+    settings: PreloadSettings
     documented: bool
 
 
@@ -87,15 +97,17 @@ def resolve(
 ) -> Resolution:
     """Decide what `build` of the git reference `ref` is preloaded with.
 
-    `ref` may be a branch's short name. `apps` are the apps of the Target, if known.
-    Raises `NothingLeftError` if they have none in common with the shortlist.
+    `ref` may be the short name of a branch. `apps` are the apps of the Target, if known.
+    Raises `NothingLeftError` if the shortlist names none of them.
     """
     ref = ref if ref.startswith("refs/") else f"refs/heads/{ref}"
     places = _places(config, build, ref)
     built, tags, tagged = _tags(config.section(build), ref)
-    on, enabled = _decide("enabled", [(each.said.enabled, each) for each in places], False)
-    named, listed = _decide("apps", [(each.said.shortlist, each) for each in places], ())
-    kind, typed = _decide("app_type", [(each.said.app_type, each) for each in places], APP_TYPES[0])
+    on, enabled = _decide("enabled", [(place.settings.enabled, place) for place in places], False)
+    named, listed = _decide("apps", [(place.settings.shortlist, place) for place in places], ())
+    kind, typed = _decide(
+        "app_type", [(place.settings.app_type, place) for place in places], APP_TYPES[0]
+    )
     chosen: tuple[str, ...] | None = ()
     by = None
     if not built:
@@ -126,17 +138,17 @@ def resolve(
 def preloaded_by(
     config: FactoryConfig, build: Build, ref: str
 ) -> tuple[bool, Value[tuple[str, ...]] | None]:
-    """Return whether `build` of `ref` is preloaded, and by which list; None is all apps.
+    """Return whether `build` of `ref` is preloaded, and its shortlist; None means all apps.
 
-    The same as `resolve` decides, without the reasons: it costs nothing to ask for each branch.
+    This decides the same as `resolve`, but without reasons, so it is fast for many branches.
     """
     section = config.section(build)
     if section.tagging is not None and ref not in section.tagging.value:
         return False, None
-    said = [each.said for each in _places(config, build, ref)]
-    enabled = next((each.enabled for each in said if each.enabled), None)
-    listed = next((each.shortlist for each in said if each.shortlist), None)
-    return enabled is not None and enabled.value, listed
+    settings = [place.settings for place in _places(config, build, ref)]
+    enabled = next((found.enabled for found in settings if found.enabled), None)
+    shortlist = next((found.shortlist for found in settings if found.shortlist), None)
+    return enabled is not None and enabled.value, shortlist
 
 
 def _places(config: FactoryConfig, build: Build, ref: str) -> list[_Place]:
@@ -153,18 +165,19 @@ def _places(config: FactoryConfig, build: Build, ref: str) -> list[_Place]:
 def _decide(
     name: str, values: list[tuple[Value[_T] | None, _Place]], default: _T
 ) -> tuple[_T, Decision]:
-    said = [(value, place) for value, place in values if value]
-    decided = said[0][0].value if said else default
-    by_letter = next((value.value for value, place in said if place.documented), default)
+    named = [(value, place) for value, place in values if value]
+    decided = named[0][0].value if named else default
+    literally = next((value.value for value, place in named if place.documented), default)
     doubts: tuple[str, ...] = ()
-    if decided != by_letter:
+    if decided != literally:
         doubts = (
-            "by the document's letter, lmp inherits containers.preloaded_images alone: "
-            f"{name} would be {_shown(by_letter)}. By its prose, containers' ref_options and "
-            f"params hold for every Target of the branch: {_shown(decided)}. The prose is taken",
+            "the documentation is ambiguous. Read literally, lmp inherits only "
+            f"containers.preloaded_images, so {name} would be {_shown(literally)}. By its "
+            "explanations, containers' ref_options and params apply to every Target of the branch, "
+            f"so {name} would be {_shown(decided)}. This rule is applied",
         )
-    by = said[0][0] if said else None
-    over = tuple(value for value, _ in said[1:])
+    by = named[0][0] if named else None
+    over = tuple(value for value, _ in named[1:])
     return decided, Decision(name, _shown(decided), by, over, doubts=doubts)
 
 
@@ -180,8 +193,7 @@ def _chosen(
     if not chosen:
         raise NothingLeftError(
             f"{config.file}:{shortlist.at.line}: {shortlist.key} names {_names(shortlist.value)}, "
-            f"none of which the Target has (it has {_names(tuple(apps))}): nothing is left to "
-            "preload",
+            f"but the Target has only {_names(tuple(apps))}: nothing is left to preload",
             "correct the names, or remove the key, which means all apps of the Target",
         )
     return chosen
@@ -189,11 +201,11 @@ def _chosen(
 
 def _tags(section: Section, ref: str) -> tuple[bool, tuple[Tag, ...], Decision]:
     if section.tagging is None:
-        note = f"{section.name}.tagging is absent: every branch is built, Targets get no tag"
+        note = f"{section.name}.tagging is absent: every branch is built, and Targets have no tag"
         return True, (), Decision("tags", "none", notes=(note,))
     value = section.tagging.value.get(ref)
     if value is None:
-        note = f"{section.name}.tagging does not list {ref}: it is not built"
+        note = f"{section.name}.tagging does not list {ref}, so it is not built"
         return False, (), Decision("tags", "none, it is not built", section.tagging, notes=(note,))
     notes = tuple(
         f"{tag.name} takes the apps of the newest Target tagged {tag.inherit}"
@@ -206,15 +218,15 @@ def _tags(section: Section, ref: str) -> tuple[bool, tuple[Tag, ...], Decision]:
 def _undocumented(
     config: FactoryConfig, build: Build, shortlist: Value[tuple[str, ...]] | None
 ) -> tuple[str, ...]:
-    """Tell of the case that no example covers: lmp is switched on, and has no shortlist."""
+    """Return the doubt if lmp is enabled without a shortlist, which no example covers."""
     on = config.lmp.preloaded_images.enabled
     if build != "lmp" or not on or not on.value:
         return ()
     if shortlist is None or not shortlist.key.startswith("containers."):
         return ()
     return (
-        "not documented: lmp is switched on without a shortlist. Each key is inherited on its own, "
-        f"so {shortlist.key} holds; an empty lmp.preloaded_images.shortlist would mean all apps",
+        "not documented: lmp is enabled without a shortlist. Each key is inherited on its own, so "
+        f"{shortlist.key} applies; an empty lmp.preloaded_images.shortlist would mean all apps",
     )
 
 
@@ -235,12 +247,18 @@ def _names(names: tuple[str, ...] | None) -> str:
 
 def add_command(commands: Subparsers) -> None:
     """Add `resolve` to the command line."""
-    parser = commands.add_parser("resolve", help="show what a build of a branch is preloaded with")
+    parser = commands.add_parser(
+        "resolve",
+        help="show what a build of a branch is preloaded with",
+        description="Show what a CI build of a branch is preloaded with.",
+    )
     add_file(parser)
     parser.add_argument("--build", choices=BUILDS, required=True, help="the kind of CI build")
-    parser.add_argument("--ref", required=True, help="the branch, as refs/heads/devel or devel")
+    parser.add_argument(
+        "--ref", required=True, help="the branch, such as refs/heads/devel or devel"
+    )
     parser.add_argument("--apps", type=app_list, metavar="A,B", help="the apps of the Target")
-    parser.add_argument("--explain", action="store_true", help="name the keys that decided")
+    parser.add_argument("--explain", action="store_true", help="show which keys decide")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
 
@@ -256,24 +274,24 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def to_json(resolution: Resolution, explain: bool = False) -> dict[str, Any]:
-    """Return `resolution` for programs: `apps` is null for "all apps of the Target"."""
-    shown: dict[str, Any] = {
+    """Return `resolution` as JSON. `apps` is null for all apps of the Target."""
+    document: dict[str, Any] = {
         "enabled": resolution.enabled,
         "apps": resolution.apps,
         "tags": [tag.name for tag in resolution.tags],
         "app_type": resolution.app_type,
     }
     if explain:
-        shown["explanation"] = {
-            each.name: {
-                "by": _where(each.by),
-                "over": [_where(value) for value in each.over],
-                "notes": each.notes,
-                "doubts": each.doubts,
+        document["explanation"] = {
+            decision.name: {
+                "by": _where(decision.by),
+                "over": [_where(value) for value in decision.over],
+                "notes": decision.notes,
+                "doubts": decision.doubts,
             }
-            for each in resolution.decisions
+            for decision in resolution.decisions
         }
-    return shown
+    return document
 
 
 def _where(value: Value[Any] | None) -> dict[str, Any] | None:
@@ -284,23 +302,23 @@ def _where(value: Value[Any] | None) -> dict[str, Any] | None:
 
 def _text(config: FactoryConfig, resolution: Resolution, explain: bool) -> str:
     lines = []
-    for each in resolution.decisions:
-        lines.append(f"{each.name + ':':<10}{each.value}")
+    for decision in resolution.decisions:
+        lines.append(f"{decision.name + ':':<10}{decision.value}")
         if explain:
-            lines += (f"    {line}" for line in _explained(config, each))
-    # What is not as the file suggests is said without being asked for.
+            lines += (f"    {line}" for line in _explained(config, decision))
+    # Surprises are shown even without --explain.
     lines += (f"note: {warning}" for warning in resolution.warnings)
     return "\n".join(lines)
 
 
 def _explained(config: FactoryConfig, decision: Decision) -> list[str]:
-    def told(value: Value[Any]) -> str:
-        shown = f"{value.key}: {value.written}" if value.written else value.key
-        return f"{config.file}:{value.at.line}: {shown}"
+    def located(value: Value[Any]) -> str:
+        setting = f"{value.key}: {value.written}" if value.written else value.key
+        return f"{config.file}:{value.at.line}: {setting}"
 
-    lines = [f"by {told(decision.by)}"] if decision.by else []
+    lines = [f"by {located(decision.by)}"] if decision.by else []
     if not decision.by and not decision.notes:
-        lines.append("by default, for no key names it")
-    lines += (f"over {told(value)}" for value in decision.over)
+        lines.append("by default, because no key sets it")
+    lines += (f"over {located(value)}" for value in decision.over)
     lines += decision.notes
     return lines

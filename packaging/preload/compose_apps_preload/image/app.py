@@ -1,7 +1,8 @@
-"""An app as it is published: from a registry, or made of a local folder in the same way.
+"""A published app: fetched from a registry, or made from a local folder in the same way.
 
-Publishing (composectl) pins the images of the compose file, labels each service with a hash of its
-YAML, packs the folder into a bundle, and describes that by a manifest whose digest is the version.
+Publishing (composectl) pins the images in the compose file and labels each service with a hash of
+its YAML. It then packs the folder into a bundle and writes a manifest of it. The digest of the
+manifest is the app's version.
 """
 
 import json
@@ -10,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..configuration.containers import COMPOSE_FILE
 from ..errors import PreloadError
 from . import bundle, compose_file
 from .cache import Blob
-from .compose_file import COMPOSE_FILE
 from .skopeo import Registries, digest_of, host, repository
 
 _INDEX_DIGEST = "org.foundries.app.bundle.index.digest"
@@ -25,7 +26,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 @dataclass(frozen=True)
 class App:
-    """A published app. `blobs`: digest to file, of its manifest and all that the manifest names."""
+    """A published app. `blobs` maps the digest of its manifest and of each blob to a file."""
 
     name: str
     uri: str
@@ -42,7 +43,7 @@ class App:
 
     @property
     def manifest(self) -> Path:
-        """The manifest, byte by byte as it is published."""
+        """The manifest, exactly as published."""
         return self.blobs[f"sha256:{self.sha256}"]
 
     @property
@@ -52,12 +53,12 @@ class App:
 
     @property
     def images(self) -> tuple[str, ...]:
-        """The references of all services, once each."""
+        """The image references of all services, each once."""
         return tuple(dict.fromkeys(self.services.values()))
 
 
 def name_of(source: str) -> str:
-    """Return the name of the app in a folder or behind a reference, without looking at either."""
+    """Return the name of the app in a folder or behind a reference, without reading either."""
     if Path(source).is_dir():
         return Path(source).resolve().name
     return repository(source).rpartition("/")[2]
@@ -66,16 +67,16 @@ def name_of(source: str) -> str:
 def load(source: str, scratch: Path, registries: Registries, variables: Mapping[str, str]) -> App:
     """Read the app in the folder `source`, or behind the reference `source`.
 
-    Its blobs are put into the folder `scratch`, which is made. Raises `PreloadError` if there is no
-    app, or if it cannot be pinned.
+    Its blobs are put into the folder `scratch`, which is created. Raises `PreloadError` if there is
+    no app, or if it cannot be pinned.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     if Path(source).is_dir():
         return from_folder(Path(source), scratch, registries, variables)
     if "/" not in source or Path(source).exists() or source.startswith((".", "/")):
         raise PreloadError(
-            f"there is no app {source!r}",
-            f"give a folder with a {COMPOSE_FILE}, or a reference: host/factory/app@sha256:…",
+            f"{source!r} is not an app",
+            f"name a folder with a {COMPOSE_FILE}, or a reference: host/factory/app@sha256:…",
         )
     return from_registry(source, scratch, registries)
 
@@ -87,11 +88,11 @@ def from_registry(reference: str, scratch: Path, registries: Registries) -> App:
     index = None
     try:
         document = json.loads(manifest)
-        named = [
-            Blob(str(each["digest"]), int(each["size"]))
-            for each in (document["config"], *document["layers"])
+        blobs = [
+            Blob(str(entry["digest"]), int(entry["size"]))
+            for entry in (document["config"], *document["layers"])
         ]
-        packed = named[1].digest
+        packed = blobs[1].digest
         index = (document["layers"][0].get("annotations") or {}).get(_INDEX_DIGEST)
         is_app = document["annotations"]["compose-app"] == "v1"
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -99,23 +100,23 @@ def from_registry(reference: str, scratch: Path, registries: Registries) -> App:
     if not is_app:
         raise PreloadError(
             f"{reference} is not a compose app",
-            "give the app's own reference (fioctl targets show), not that of an image",
+            "use the reference of the app (see fioctl targets show), not of an image",
         )
-    registries.fetch(uri, _MANIFEST_TYPE, named, scratch)
-    blobs = {blob.digest: _blob(scratch, blob.digest) for blob in named}
-    blobs[digest_of(manifest)] = _put(manifest, scratch)
+    registries.fetch(uri, _MANIFEST_TYPE, blobs, scratch)
+    files = {blob.digest: _blob(scratch, blob.digest) for blob in blobs}
+    files[digest_of(manifest)] = _put(manifest, scratch)
     if index is not None:
-        # No layer of the manifest, so copying leaves it out; but it follows from the bundle.
-        hashes = bundle.hashes(blobs[packed], f"app {reference}")
-        made = bundle.index(hashes)
-        if digest_of(made) != index:
-            made = registries.blob(uri, str(index))
-            _check_index(made, hashes, reference)
-        blobs[str(index)] = _put(made, scratch)
+        # The index is not a layer, so skopeo does not copy it; but it follows from the bundle.
+        hashes = bundle.hashes(files[packed], f"app {reference}")
+        index_data = bundle.index(hashes)
+        if digest_of(index_data) != index:
+            index_data = registries.blob(uri, str(index))
+            _check_index(index_data, hashes, reference)
+        files[str(index)] = _put(index_data, scratch)
     name = name_of(reference)
-    text = bundle.read(blobs[packed], COMPOSE_FILE, f"app {name}")
+    text = bundle.read(files[packed], COMPOSE_FILE, f"app {name}")
     services = compose_file.pinned_services(text, name)
-    return App(name, uri, blobs, packed, services)
+    return App(name, uri, files, packed, services)
 
 
 def _check_index(index: bytes, hashes: Mapping[str, str], reference: str) -> None:
@@ -125,17 +126,17 @@ def _check_index(index: bytes, hashes: Mapping[str, str], reference: str) -> Non
         same = False
     if not same:
         raise PreloadError(
-            f"{reference}: its bundle index is not that of its bundle", "publish the app anew"
+            f"{reference}: the bundle index does not match the bundle", "publish the app again"
         )
 
 
 def from_folder(
     folder: Path, scratch: Path, registries: Registries, variables: Mapping[str, str]
 ) -> App:
-    """Make of a local folder what publishing makes of it; raises `PreloadError`.
+    """Make an app from a local folder as publishing does; raises `PreloadError`.
 
-    Images without a digest are pinned to what their registries have now. `variables` are those of
-    publishing's environment; the app's `.env` counts where they say nothing.
+    Images without a digest are pinned to what their registries have now. `variables` come from
+    the environment; the app's `.env` supplies the ones that are missing there.
     """
     name = folder.resolve().name
     if not _NAME.fullmatch(name):
@@ -175,27 +176,27 @@ def from_folder(
         "artifactType": "application/vnd.fio+compose-app",
     }
     manifest = json.dumps(document, separators=(",", ":")).encode()
-    uri = f"{_home(services)}/{name}@{digest_of(manifest)}"
-    blobs = {digest_of(each): _put(each, scratch) for each in (manifest, index, _EMPTY)}
+    uri = f"{_registry_path(services)}/{name}@{digest_of(manifest)}"
+    blobs = {digest_of(data): _put(data, scratch) for data in (manifest, index, _EMPTY)}
     blobs[packed] = _blob(scratch, packed)
     return App(name, uri, blobs, packed, services)
 
 
 def _without_compose_file(folder: Path) -> str:
     if not any(folder.iterdir()) or (folder / ".git").is_file():
-        return "if it is a git submodule, git submodule update --init checks it out"
-    return f"an app is a folder with a {COMPOSE_FILE}; other names are not read"
+        return "if it is a git submodule, check it out with git submodule update --init"
+    return f"name a folder with a {COMPOSE_FILE}; other file names are not read"
 
 
-def _home(services: Mapping[str, str]) -> str:
-    """Return the registry and factory of an app that was never published: those of an image."""
+def _registry_path(services: Mapping[str, str]) -> str:
+    """Return registry and factory for an app that was never published, taken from an image."""
     first = next(iter(services.values()))
     home = repository(first).rpartition("/")[0]
     return home if host(first) != "docker.io" else f"docker.io/{home.partition('/')[2]}"
 
 
 def unpack(app: App, folder: Path) -> None:
-    """Put the app's files into `folder`, as they lie ready on the device; raises `PreloadError`."""
+    """Put the app's files into `folder`, as on the device; raises `PreloadError`."""
     bundle.unpack(app.blobs[app.bundle], folder, f"app {app.name}")
 
 

@@ -1,4 +1,4 @@
-"""The architecture that an image's own programs are for."""
+"""The architecture of an image, judged by the programs in it."""
 
 import stat
 from collections.abc import Iterator
@@ -16,19 +16,25 @@ _TRIES = 8  # files of each folder
 
 def check(system: FileSystem, layout: Layout, wanted: Platform) -> None:
     """Raise `PreloadError` if the programs in the image are for another architecture."""
+    path, found = find(system, layout)
+    if found not in (None, wanted.architecture):
+        raise PreloadError(
+            f"the image is for {found}, not for {wanted}, as {path} in it shows",
+            f"use --arch {found}, or another image",
+        )
+
+
+def find(system: FileSystem, layout: Layout) -> tuple[str, str | None]:
+    """Return the path of a program in the image and its architecture, None without a program."""
     for path in _files(system, layout):
         found = platforms.of_program(system.read(path) or b"")
         if found is not None:
-            if found != wanted.architecture:
-                raise PreloadError(
-                    f"the image is for {found}, not for {wanted}: see {path} in it",
-                    f"name its architecture: --arch {found}",
-                )
-            return
+            return path, found
+    return "", None
 
 
 def _files(system: FileSystem, layout: Layout) -> Iterator[str]:
-    """Yield files that are probably programs, the most likely first."""
+    """Yield files that are probably programs, starting with the most likely ones."""
     for root in layout.roots(system):
         for folder in _FOLDERS:
             names = system.names(f"{root}/{folder}")

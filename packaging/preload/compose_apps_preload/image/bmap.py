@@ -1,4 +1,4 @@
-"""The block map of an image: which of its blocks have to be written, in bmaptool's format 2.0."""
+"""The block map of an image in bmaptool's format 2.0: the blocks that have to be written."""
 
 import hashlib
 from collections.abc import Iterable
@@ -24,14 +24,14 @@ _XML = """\
 
 @dataclass(frozen=True)
 class Range:
-    """Blocks that are to be written, both ends included."""
+    """Blocks to write; `last` is included."""
 
     first: int
     last: int
 
 
 def ranges(extents: Iterable[tuple[int, int]], size: int) -> list[Range]:
-    """Return the blocks that extents (begin, end) in bytes touch, sorted and joined."""
+    """Return the blocks that the extents (begin, end), in bytes, touch, sorted and merged."""
     found: list[Range] = []
     for begin, end in sorted(extents):
         first, last = begin // BLOCK, (min(end, size) - 1) // BLOCK
@@ -45,19 +45,19 @@ def ranges(extents: Iterable[tuple[int, int]], size: int) -> list[Range]:
 
 
 def document(size: int, checksums: dict[Range, str]) -> bytes:
-    """Return the map of an image of `size` bytes, with the sha256 in hex of each range."""
+    """Return the map of an image of `size` bytes; `checksums` are sha256 in hex."""
     lines = []
-    for each, checksum in checksums.items():
-        span = f"{each.first}-{each.last}" if each.first != each.last else str(each.first)
+    for blocks, checksum in checksums.items():
+        span = f"{blocks.first}-{blocks.last}" if blocks.first != blocks.last else str(blocks.first)
         lines.append(f'        <Range chksum="{checksum}"> {span} </Range>')
     fields = {
         "size": size,
         "block": BLOCK,
         "blocks": -(-size // BLOCK),
-        "mapped": sum(each.last - each.first + 1 for each in checksums),
+        "mapped": sum(blocks.last - blocks.first + 1 for blocks in checksums),
         "ranges": "\n".join(lines),
     }
-    # The checksum of the file as it is with zeros in the place of the checksum.
+    # The checksum covers the file with zeros in place of the checksum.
     blank = _XML.format(checksum="0" * 64, **fields)
     checksum = hashlib.sha256(blank.encode()).hexdigest()
     return _XML.format(checksum=checksum, **fields).encode()

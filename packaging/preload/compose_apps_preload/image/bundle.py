@@ -1,4 +1,4 @@
-"""An app's bundle: its folder as a gzipped tar archive, and the index of what is in it."""
+"""An app's bundle: its folder as a gzipped tar archive, and the index of the files in it."""
 
 import contextlib
 import gzip
@@ -14,12 +14,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from .. import ignores
+from ..configuration.containers import COMPOSE_FILE
 from ..errors import PreloadError
-from .compose_file import COMPOSE_FILE
+from ..ignores import IGNORES
 
-_IGNORES = ".composeappignores"
 _LEVEL = 6
-# What encoding/json of Go escapes beyond what JSON asks for.
+# Characters that Go's encoding/json escapes although JSON does not require it.
 _ESCAPED = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
 
 
@@ -27,7 +28,7 @@ def pack(folder: Path, compose: bytes, blobs: Path) -> tuple[str, Mapping[str, s
     """Pack a folder, with `compose` as its compose file, into `blobs`; raises `PreloadError`.
 
     Returns the bundle's digest, and the digest of each file in it. The same files always give the
-    same bytes.
+    same bundle.
     """
     (blobs / "sha256").mkdir(exist_ok=True)
     partial = blobs / "bundle"
@@ -66,35 +67,35 @@ def pack(folder: Path, compose: bytes, blobs: Path) -> tuple[str, Mapping[str, s
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield what publishing packs, sorted, folders before what is in them."""
+    """Yield the paths that publishing packs, sorted, with folders before their contents."""
     from docker.utils.build import PatternMatcher
 
     name = folder.resolve().name
-    wanted = sorted(PatternMatcher(_ignores(folder, name)).walk(str(folder)))
+    wanted = sorted(PatternMatcher(_rules(folder, name)).walk(str(folder)))
     if COMPOSE_FILE not in wanted:
         raise PreloadError(
-            f"app {name}: a rule in {_IGNORES} leaves out {COMPOSE_FILE}", "correct the rule"
+            f"app {name}: a rule in {IGNORES} leaves out {COMPOSE_FILE}", "change the rule"
         )
     packed: set[Path] = set()
-    for each in wanted:
-        path = folder / each
-        relative = Path(each)
+    for entry in wanted:
+        path = folder / entry
+        relative = Path(entry)
         if relative.parts[0] == ".git":
             continue
         try:
-            each.encode()
+            entry.encode()
         except UnicodeEncodeError as error:
             raise PreloadError(
-                f"app {name}: the name of {each!a} is not UTF-8", "rename the file"
+                f"app {name}: the name of {entry!a} is not UTF-8", "rename the file"
             ) from error
         if path.is_symlink():
             _check_link(folder, path, name)
         elif not (path.is_dir() or path.is_file()):
             raise PreloadError(
-                f"app {name}: {each} is neither a file, a folder nor a link",
-                f"remove it, or name it in {_IGNORES}",
+                f"app {name}: {entry} is neither a file nor a folder nor a link",
+                f"remove it, or add it to {IGNORES}",
             )
-        # A rule may take a file back out of a folder that another one leaves out.
+        # A rule may include a file in a folder that another rule leaves out.
         for parent in reversed(relative.parents[:-1]):
             if folder / parent not in packed:
                 packed.add(folder / parent)
@@ -109,24 +110,20 @@ def _check_link(folder: Path, path: Path, name: str) -> None:
     inside = (path.parent.resolve() / target).resolve().is_relative_to(folder.resolve())
     if target.is_absolute() or not inside:
         raise PreloadError(
-            f"app {name}: {path.relative_to(folder)} is a link that leads out of the app's folder",
-            f"put the file there instead, or name the link in {_IGNORES}",
+            f"app {name}: the link {path.relative_to(folder)} points outside the app's folder",
+            f"replace the link with the file, or add it to {IGNORES}",
         )
 
 
-def _ignores(folder: Path, name: str) -> list[str]:
+def _rules(folder: Path, name: str) -> list[str]:
     try:
-        lines = (folder / _IGNORES).read_text().splitlines()
-    except FileNotFoundError:
-        return []
+        return ignores.rules(folder)
     except UnicodeDecodeError as error:
-        raise PreloadError(f"app {name}: {_IGNORES} is not UTF-8", "correct it") from error
-    rules = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    return [*rules, _IGNORES]
+        raise PreloadError(f"app {name}: {IGNORES} is not UTF-8", "save it as UTF-8") from error
 
 
 def index(hashes: Mapping[str, str]) -> bytes:
-    """Return the bundle index as publishing writes it: each file's digest, sorted, in Go's JSON."""
+    """Return the bundle index, as publishing writes it: the sorted digests in Go's JSON."""
     ordered = dict(sorted(hashes.items(), key=lambda item: item[0].encode(errors="replace")))
     text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False)
     return text.translate(_ESCAPED).encode(errors="replace")
@@ -143,7 +140,7 @@ def hashes(packed: Path, what: str) -> Mapping[str, str]:
 
 
 def read(packed: Path, name: str, what: str) -> bytes:
-    """Return one file out of a bundle; raises `PreloadError` if it is not in it."""
+    """Return one file of a bundle; raises `PreloadError` if the bundle lacks it."""
     with _opened(packed, what) as archive:
         for member in archive:
             if (
@@ -152,11 +149,11 @@ def read(packed: Path, name: str, what: str) -> bytes:
                 and (stream := archive.extractfile(member))
             ):
                 return stream.read()
-    raise PreloadError(f"{what}: there is no {name} in its bundle", "publish it anew")
+    raise PreloadError(f"{what}: its bundle has no {name}", "publish the app again")
 
 
 def unpack(packed: Path, folder: Path, what: str) -> None:
-    """Put the files of a bundle into `folder`, which is made; raises `PreloadError`."""
+    """Put the files of a bundle into `folder`, which is created; raises `PreloadError`."""
     folder.mkdir(parents=True)
     with _opened(packed, what) as archive:
         for member in archive:
@@ -167,7 +164,7 @@ def unpack(packed: Path, folder: Path, what: str) -> None:
                 or ".." in path.parts
                 or not target.parent.resolve().is_relative_to(folder.resolve())
             ):
-                raise _refused(what, member, "leads out of its folder")
+                raise _refused(what, member, "points outside the app's folder")
             target.parent.mkdir(parents=True, exist_ok=True)
             if member.isdir():
                 target.mkdir(exist_ok=True)
@@ -176,14 +173,14 @@ def unpack(packed: Path, folder: Path, what: str) -> None:
                 if member.linkname.startswith("/") or not Path(end).is_relative_to(
                     folder.resolve()
                 ):
-                    raise _refused(what, member, "is a link that leads out of its folder")
+                    raise _refused(what, member, "is a link that points outside the app's folder")
                 target.symlink_to(member.linkname)
                 continue
             elif member.isreg() and (stream := archive.extractfile(member)):
                 with target.open("wb") as file:
                     shutil.copyfileobj(stream, file, 1 << 20)
             else:
-                raise _refused(what, member, "is neither a file, a folder nor a link")
+                raise _refused(what, member, "is neither a file nor a folder nor a link")
             target.chmod(member.mode & 0o1777)
 
 
@@ -198,7 +195,7 @@ def _opened(packed: Path, what: str) -> Iterator[tarfile.TarFile]:
             yield archive
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise PreloadError(
-            f"{what}: its bundle is damaged: {error}", "publish the app anew"
+            f"{what}: its bundle is damaged: {error}", "publish the app again"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Blobs of registries, kept between runs in `~/.cache`, within a bound; and the command `cache`."""
+"""The cache of registry blobs in `~/.cache`, which has a maximum size, and the command `cache`."""
 
 import argparse
 import contextlib
@@ -15,20 +15,20 @@ from .. import command
 from . import privilege
 from .progress import megabytes
 
-MOST_BYTES = 20_000_000_000
-"""What is kept; beyond it, what was not used for the longest time goes."""
+MAX_BYTES = 20_000_000_000
+"""The maximum size in bytes. Beyond it, the least recently used blobs are removed."""
 
 
 @dataclass(frozen=True)
 class Blob:
-    """A config or a layer: its digest `sha256:<hex>`, its size in bytes."""
+    """A config or a layer: its digest `sha256:<hex>` and its size in bytes."""
 
     digest: str
     size: int
 
 
 class Cache:
-    """Blobs in `folder`, each a file `blobs/sha256/<hex>`."""
+    """A cache in `folder`, where each blob is a file `blobs/sha256/<hex>`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -36,19 +36,19 @@ class Cache:
 
     @classmethod
     def of_user(cls) -> "Cache":
-        """Return the cache of the user for whom this runs."""
+        """Return the cache of the user for whom this process runs."""
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         return cls(Path(base) / "compose-apps-preload")
 
     @contextlib.contextmanager
-    def used(self) -> Iterator[None]:
-        """Use the cache: no other run removes anything meanwhile. Afterwards it is pruned."""
+    def locked(self) -> Iterator[None]:
+        """Keep other runs from removing blobs during the block, and prune the cache after it."""
         (self.blobs / "sha256").mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             yield
-            self._shrink(descriptor, MOST_BYTES)
+            self._prune(descriptor, MAX_BYTES)
         finally:
             os.close(descriptor)
 
@@ -57,7 +57,7 @@ class Cache:
         return self.blobs / "sha256" / digest.removeprefix("sha256:")
 
     def has(self, blob: Blob) -> bool:
-        """Tell whether a blob is there; one of another size is removed."""
+        """Whether the cache has a blob; a blob with another size is removed."""
         file = self.file(blob.digest)
         try:
             if file.stat().st_size == blob.size:
@@ -68,7 +68,7 @@ class Cache:
         return False
 
     def read(self, digest: str) -> bytes | None:
-        """Return a small blob, None if it is not there or damaged."""
+        """Return a small blob; None if it is missing or damaged."""
         try:
             data = self.file(digest).read_bytes()
         except OSError:
@@ -79,7 +79,7 @@ class Cache:
         return data
 
     def write(self, data: bytes) -> None:
-        """Keep a small blob."""
+        """Store a small blob."""
         file = self.file(f"sha256:{hashlib.sha256(data).hexdigest()}")
         with tempfile.NamedTemporaryFile(dir=self.blobs, delete=False) as stream:
             stream.write(data)
@@ -87,7 +87,7 @@ class Cache:
         Path(stream.name).replace(file)
 
     def adopt(self, file: Path) -> None:
-        """Keep a blob that lies elsewhere, in a file named by its digest; the file is moved."""
+        """Move a file that is named by its digest into the cache."""
         target = self.blobs / "sha256" / file.name
         if not target.exists():
             with tempfile.NamedTemporaryFile(dir=self.blobs, delete=False) as stream:
@@ -96,8 +96,8 @@ class Cache:
             partial.chmod(0o644)
             partial.replace(target)
 
-    def lend(self, digest: str, folder: Path) -> bool:
-        """Put a blob into `folder/sha256`, as a link if that can be; False if it is damaged."""
+    def link(self, digest: str, folder: Path) -> bool:
+        """Link or copy a blob into `folder/sha256`; return False if it is damaged."""
         file, target = self.file(digest), folder / "sha256" / digest.removeprefix("sha256:")
         if target.exists():
             return True
@@ -108,7 +108,7 @@ class Cache:
             return False
         os.utime(file)
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Several images may have the same layer, and each its thread.
+        # Threads for several images may link the same layer at the same time.
         try:
             target.hardlink_to(file)
         except FileExistsError:
@@ -123,34 +123,34 @@ class Cache:
 
     @property
     def size(self) -> tuple[int, int]:
-        """The number of its files, and their bytes."""
+        """The number of blobs, and their total size in bytes."""
         sizes = [size for _, size, _ in self._files()]
         return len(sizes), sum(sizes)
 
     def clear(self) -> bool:
-        """Remove all of it; False if another run uses it."""
+        """Remove all blobs; return False if another run uses the cache."""
         if not self.folder.is_dir():
             return True
         descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            return self._shrink(descriptor, 0)
+            return self._prune(descriptor, 0)
         finally:
             os.close(descriptor)
 
-    def _shrink(self, descriptor: int, most: int) -> bool:
-        """Remove what was used least recently until at most `most` bytes are left."""
+    def _prune(self, descriptor: int, limit: int) -> bool:
+        """Remove the least recently used blobs until at most `limit` bytes are left."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        # What killed runs have left.
-        for each in self.blobs.glob("*"):
-            if each.name != "sha256":
-                shutil.rmtree(each) if each.is_dir() else each.unlink()
+        # Remove what killed runs left behind.
+        for left in self.blobs.glob("*"):
+            if left.name != "sha256":
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
         found = sorted(self._files())
         total = sum(size for _, size, _ in found)
         for _, size, file in found:
-            if total <= most:
+            if total <= limit:
                 break
             file.unlink(missing_ok=True)
             total -= size
@@ -168,19 +168,19 @@ def add_command(commands: command.Subparsers) -> None:
     parser = commands.add_parser(
         "cache",
         help="show or empty the cache of downloads",
-        description="Show what is kept of registries between runs, or remove it.",
+        description="Show the size of the cache for downloads from registries, or empty it.",
     )
-    parser.add_argument("--clear", action="store_true", help="remove all of it")
+    parser.add_argument("--clear", action="store_true", help="empty the cache")
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     privilege.drop()
     cache = Cache.of_user()
     if options.clear and not cache.clear():
-        print(f"{cache.folder} is in use: another run goes on")
+        print(f"{cache.folder} is in use by another run; try again when it has ended")
         return 1
     number, size = cache.size
-    print(f"{cache.folder}: {number} blobs, {megabytes(size)} of at most {megabytes(MOST_BYTES)}")
+    print(f"{cache.folder}: {number} blobs, {megabytes(size)} of at most {megabytes(MAX_BYTES)}")
     return 0

@@ -1,31 +1,29 @@
-"""The compose file of an app: pinned as publishing does it.
+"""Pinning the compose file of an app, as publishing does it.
 
-Works on YAML's nodes, not on values: to PyYAML `22:22` and `on` are other values than to compose,
-and they must come out as they went in.
+This works on YAML nodes, not on values. PyYAML reads `22:22` and `on` differently from compose, and
+both must be written as they were read.
 """
 
 import hashlib
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from .. import env_file
+from ..apps.app import PUBLISHED_HASH_LABEL
+from ..configuration.containers import COMPOSE_FILE
 from ..errors import PreloadError
+from ..interpolation import VariableError, substitute
 from . import skopeo
-from .interpolation import VariableError, interpolated
 from .skopeo import Registries
 
-COMPOSE_FILE = "docker-compose.yml"
-_HASH_LABEL = "io.compose-spec.config-hash"
 _MERGE = "tag:yaml.org,2002:merge"
 _MAP = "tag:yaml.org,2002:map"
 _STRING = "tag:yaml.org,2002:str"
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_DEEPEST = 100  # nodes in one another, merges and `extends` after one another
-_QUOTED = re.compile(r"([\"'])(.*?)\1\s*(?:#.*)?$")
-_DOTENV = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_.]*)\s*=\s*(.*)")
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MAX_DEPTH = 100  # nested nodes, chains of merges and of `extends`
 
 
 def pinned(
@@ -33,7 +31,7 @@ def pinned(
 ) -> bytes:
     """Return a compose file with every image pinned and every service labelled.
 
-    Raises `PreloadError` where publishing fails, too.
+    Raises `PreloadError` where publishing would fail, too.
     """
     name = folder.resolve().name
     root = _parsed(text, name)
@@ -46,7 +44,9 @@ def pinned(
     made: list[tuple[yaml.Node, yaml.Node]] = []
     for key, node in services.value:
         if not isinstance(node, yaml.MappingNode):
-            raise _unpinnable(name, f"service {key.value!r} is no mapping", "correct it")
+            raise _unpinnable(
+                name, f"service {key.value!r} is not a mapping", "write at least its image"
+            )
         service = _flattened(node, name)
         base = _extended(service, services, folder, variables, name)
         image = _get(service, "image", name) or _get(base, "image", name)
@@ -64,9 +64,9 @@ def pinned(
         _set(service, "image", _scalar(references[written]))
         labels = _labels(_get(base, "labels", name), variables, name)
         labels |= _labels(_get(service, "labels", name), variables, name)
-        labels.pop(_HASH_LABEL, None)
+        labels.pop(PUBLISHED_HASH_LABEL, None)
         published = hashlib.sha256(yaml.serialize(service, allow_unicode=True).encode())
-        labels[_HASH_LABEL] = published.hexdigest()
+        labels[PUBLISHED_HASH_LABEL] = published.hexdigest()
         pairs = [(_scalar(label), _scalar(value)) for label, value in labels.items()]
         _set(service, "labels", yaml.MappingNode(_MAP, pairs, flow_style=False))
         made.append((key, service))
@@ -75,7 +75,7 @@ def pinned(
 
 
 def pinned_services(text: bytes, name: str) -> dict[str, str]:
-    """Return each service's image; raises `PreloadError` for one that is not pinned."""
+    """Return each service's image; raises `PreloadError` if one is not pinned."""
     found = {}
     for key, node in _services(_parsed(text, name), name).value:
         image = _get(node, "image", name)
@@ -83,7 +83,7 @@ def pinned_services(text: bytes, name: str) -> dict[str, str]:
             what = image.value if isinstance(image, yaml.ScalarNode) else "it has no image"
             raise PreloadError(
                 f"app {name}: service {key.value!r} is not pinned: {what}",
-                "publish the app: that pins each image to a digest",
+                "publish the app, which pins each image to a digest",
             )
         found[str(key.value)] = str(image.value)
     return found
@@ -92,29 +92,27 @@ def pinned_services(text: bytes, name: str) -> dict[str, str]:
 def dotenv(folder: Path, name: str) -> Mapping[str, str]:
     """Return the variables of the app's `.env`; raises `PreloadError`."""
     try:
-        lines = (folder / ".env").read_text().splitlines()
+        text = (folder / env_file.ENV_FILE).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
-        raise PreloadError(f"app {name}: cannot read .env: {error}", "correct it") from error
-    found = {}
-    for line in lines:
-        match = _DOTENV.fullmatch(line.strip())
-        if match:
-            quoted = _QUOTED.match(match[2])
-            found[match[1]] = quoted[2] if quoted else re.sub(r"\s+#.*$", "", match[2])
-    return found
+        raise PreloadError(
+            f"app {name}: cannot read .env: {error}", "make it a readable UTF-8 file"
+        ) from error
+    return {assignment.name: assignment.value for assignment in env_file.parse(text)}
 
 
 def _pin(reference: str, name: str, registries: Registries) -> str:
     try:
         full = skopeo.full(reference)
     except ValueError as error:
-        raise _unpinnable(name, f"image {reference!r}: {error}", "correct it") from error
+        raise _unpinnable(name, f"image {reference!r}: {error}", "correct the image") from error
     if skopeo.is_pinned(full):
         return full
     if "@" in full:
-        raise _unpinnable(name, f"image {reference!r} has a digest that is no sha256", "correct it")
+        raise _unpinnable(
+            name, f"image {reference!r} has a digest that is not sha256", "use a sha256 digest"
+        )
     try:
         digest = skopeo.digest_of(registries.manifest(full))
     except PreloadError as error:
@@ -128,13 +126,12 @@ def _unpinnable(name: str, why: str, hint: str) -> PreloadError:
 
 def _interpolated(text: str, variables: Mapping[str, str], name: str, *, strict: bool) -> str:
     try:
-        return interpolated(text, variables, strict=strict)
+        return substitute(text, variables, strict=strict)
     except VariableError as error:
         raise _unpinnable(
             name,
             f"{text!r}: {error}",
-            "set the variable as publishing does: in the environment, with --env NAME=VALUE, or in "
-            "the app's .env",
+            "set the variable with --env NAME=VALUE, in the environment, or in the app's .env",
         ) from error
 
 
@@ -143,22 +140,23 @@ def _interpolated(text: str, variables: Mapping[str, str], name: str, *, strict:
 
 def _parsed(text: bytes, name: str) -> yaml.Node | None:
     try:
-        return yaml.compose(text, Loader=_Loader)
+        return yaml.compose(text, Loader=_LOADER)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise PreloadError(
-            f"app {name}: {COMPOSE_FILE} is not YAML: {error or 'nested too deeply'}", "correct it"
+            f"app {name}: {COMPOSE_FILE} is not valid YAML: {error or 'it is nested too deeply'}",
+            "correct the file",
         ) from error
 
 
 def _services(root: yaml.Node | None, name: str) -> yaml.MappingNode:
     services = _get(root, "services", name)
     if not isinstance(services, yaml.MappingNode) or not services.value:
-        raise PreloadError(f"app {name}: {COMPOSE_FILE} names no services", "add a service")
+        raise PreloadError(f"app {name}: {COMPOSE_FILE} has no services", "add a service")
     return services
 
 
 def _scalars(root: yaml.Node | None, name: str) -> Iterator[yaml.ScalarNode]:
-    """Yield every scalar once; keys are left out, for compose does not interpolate them."""
+    """Yield every scalar once, except keys, which compose does not interpolate."""
     seen: set[int] = set()
     nodes = [root]
     while nodes:
@@ -175,9 +173,9 @@ def _scalars(root: yaml.Node | None, name: str) -> Iterator[yaml.ScalarNode]:
 
 
 def _pairs(node: Any, name: str, depth: int = 0) -> list[tuple[yaml.Node, yaml.Node]]:
-    """Return the pairs of a mapping with its merges (`<<`) written out."""
-    if depth > _DEEPEST:
-        raise _unpinnable(name, "an anchor is merged into itself", "correct it")
+    """Return the pairs of a mapping with its merge keys (`<<`) expanded."""
+    if depth > _MAX_DEPTH:
+        raise _unpinnable(name, "an anchor is merged into itself", "remove one of its merge keys")
     if not isinstance(node, yaml.MappingNode):
         return []
     own = [pair for pair in node.value if pair[0].tag != _MERGE]
@@ -194,13 +192,13 @@ def _pairs(node: Any, name: str, depth: int = 0) -> list[tuple[yaml.Node, yaml.N
 
 
 def _flattened(node: yaml.MappingNode, name: str) -> yaml.MappingNode:
-    # A copy: an anchor may have made two services, or two sets of labels, one node.
+    # A copy, because two services, or two sets of labels, may be one node by an anchor.
     return yaml.MappingNode(node.tag, _pairs(node, name), flow_style=False)
 
 
 def _get(node: Any, key: str, name: str) -> Any:
-    """Return the value of `key` in a mapping; None if there is none, or it is no mapping."""
-    return next((value for each, value in _pairs(node, name) if each.value == key), None)
+    """Return the value of `key` in a mapping; None without the key, or for another node."""
+    return next((value for name_node, value in _pairs(node, name) if name_node.value == key), None)
 
 
 def _set(node: yaml.MappingNode, key: str, value: yaml.Node) -> None:
@@ -223,12 +221,12 @@ def _extended(
     name: str,
     depth: int = 0,
 ) -> yaml.MappingNode | None:
-    """Return the service that this one extends, with what that one extends in turn."""
+    """Return the service that this one extends, merged with the service which that extends."""
     extends = _get(service, "extends", name)
     if extends is None:
         return None
-    if depth > _DEEPEST:
-        raise _unpinnable(name, "a service extends itself", "correct it")
+    if depth > _MAX_DEPTH:
+        raise _unpinnable(name, "a service extends itself", "remove one of its extends")
     wanted = extends if isinstance(extends, yaml.ScalarNode) else _get(extends, "service", name)
     other = _get(extends, "file", name)
     if isinstance(other, yaml.ScalarNode):
@@ -236,23 +234,27 @@ def _extended(
         try:
             root = _parsed(file.read_bytes(), name)
         except OSError as error:
-            raise _unpinnable(name, f"{other.value}: {error.strerror}", "correct it") from error
+            raise _unpinnable(
+                name,
+                f"{other.value}: {error.strerror}",
+                "correct the path, which is relative to the app's folder",
+            ) from error
         services, folder = _services(root, name), file.parent
     base = _get(services, str(getattr(wanted, "value", "")), name)
     if not isinstance(base, yaml.MappingNode):
-        raise _unpinnable(name, "it extends a service that is not there", "correct it")
+        raise _unpinnable(name, "it extends a service that does not exist", "correct the name")
     base = _flattened(base, name)
     deeper = _extended(base, services, folder, variables, name, depth + 1)
     return yaml.MappingNode(_MAP, [*base.value, *(deeper.value if deeper else [])])
 
 
 def _labels(node: Any, variables: Mapping[str, str], name: str) -> dict[str, str]:
-    """Return labels with their variables replaced, as publishing writes them."""
+    """Return the labels with their variables replaced, as publishing writes them."""
     pairs: list[tuple[Any, Any]] = []
     if isinstance(node, yaml.SequenceNode):
-        for each in node.value:
+        for item in node.value:
             key, _, value = (
-                each.value.partition("=") if isinstance(each, yaml.ScalarNode) else (each, "", "")
+                item.value.partition("=") if isinstance(item, yaml.ScalarNode) else (item, "", "")
             )
             pairs.append((key, value))
     else:
@@ -262,7 +264,7 @@ def _labels(node: Any, variables: Mapping[str, str], name: str) -> dict[str, str
         if not isinstance(key, str) or not isinstance(value, str):
             raise _unpinnable(
                 name,
-                "a label is neither NAME=VALUE nor NAME: VALUE",
-                "write labels as a mapping of names to texts",
+                "a label has neither the form NAME=VALUE nor NAME: VALUE",
+                "write the labels as a mapping of names to strings",
             )
     return {key: _interpolated(value, variables, name, strict=False) for key, value in pairs}

@@ -1,7 +1,7 @@
-"""Containers, networks and volumes that are made ahead by `docker compose create`.
+"""Containers, networks and volumes that `docker compose create` creates ahead.
 
-On the device `docker compose up` then finds them, and only starts them. They are made in the place
-and in the environment in which the agent and aktualizr-lite call compose, because both enter
+On the device, `docker compose up` finds them and only starts them. They are created in the place
+and with the environment that the agent and aktualizr-lite use for compose, because both are part of
 compose's labels and hashes.
 """
 
@@ -23,28 +23,28 @@ from .ext4 import FileSystem
 from .layout import Layout
 from .progress import step
 
-PARTS = ("containers", "network", "volumes")
-"""What of docker's data root holds them, beside their layers in `image` and `overlay2`."""
+FOLDERS = ("containers", "network", "volumes")
+"""The folders of docker's data root that hold them. Their layers are in `image` and `overlay2`."""
 
 _SECONDS = 300.0  # for one app: a volume may be filled from its image
 _LABEL = "com.docker.compose.project.working_dir"
-_WITHOUT = "or leave --create out: the device then makes containers at its first boot"
+_WITHOUT = "or leave out --create; the device then creates the containers at its first boot"
 _ACCOUNTS = ("etc/passwd", "usr/etc/passwd", "usr/lib/passwd")
 # dockerd makes a container without what this machine's kernel lacks, and tells.
 _LOST = re.compile(r"Your kernel does not support .*|.*[Ll]imitation discarded.*")
 
 
 @dataclass(frozen=True)
-class Making:
-    """How containers are made. `plugin` is compose, `settings` are the device's of dockerd."""
+class Creation:
+    """How to create containers: compose's `plugin`, and the `settings` of the device's dockerd."""
 
     plugin: Path
     settings: Mapping[str, Any]
     environment: Mapping[str, str]
 
     @classmethod
-    def for_image(cls, system: FileSystem, layout: Layout) -> "Making":
-        """Read what an image says of its docker; raises `PreloadError`."""
+    def for_image(cls, system: FileSystem, layout: Layout) -> "Creation":
+        """Read the docker settings of an image; raises `PreloadError`."""
         settings = {
             # By default that of this machine's kernel would count. systemd mounts version 2.
             "default-cgroupns-mode": "private",
@@ -54,10 +54,10 @@ class Making:
 
 
 def _environment(system: FileSystem, layout: Layout) -> Mapping[str, str]:
-    """Return what the agent gives compose on a device with this image."""
+    """Return the environment that the agent gives compose on a device with this image."""
     found = {
         **compose.environment(),
-        # Whose docker configuration this machine's root has, is no device's: it may name proxies.
+        # The docker configuration of this machine's root may name proxies, for instance.
         "DOCKER_CONFIG": "/run/docker-config",
     }
     for root in layout.roots(system):
@@ -70,22 +70,23 @@ def _environment(system: FileSystem, layout: Layout) -> Mapping[str, str]:
     return found
 
 
-def make(making: Making, apps: Sequence[str], client: Any, process: int) -> None:
-    """Make what `apps` need, by the dockerd that `client` speaks to; raises `PreloadError`.
+def make(creation: Creation, apps: Sequence[str], client: Any, process: int) -> None:
+    """Create the containers, networks and volumes of `apps`; raises `PreloadError`.
 
-    `process` lives in that dockerd's namespaces, where apps lie as they do on the device.
+    `client` speaks to dockerd. `process` is the id of a process in dockerd's namespaces, where the
+    apps are in the same place as on the device.
     """
     for name in apps:
         with step(f"docker compose create, app {name}"):
-            _make(making, name, client, process)
+            _make(creation, name, client, process)
     if client.info().get("CgroupVersion") == "1":
         _check_privileged(client)
 
 
 def made(folder: Path) -> Mapping[str, Sequence[str]]:
-    """Return the names of the containers in docker's folder of them, by the app that they are of.
+    """Return the names of the containers in docker's folder for them, by their app.
 
-    Raises ValueError and its like if one is damaged.
+    Raises ValueError, LookupError, TypeError or AttributeError if a container is damaged.
     """
     found: dict[str, list[str]] = {}
     for file in folder.glob("*/config.v2.json"):
@@ -95,17 +96,17 @@ def made(folder: Path) -> Mapping[str, Sequence[str]]:
     return {app: sorted(names) for app, names in found.items()}
 
 
-def _make(making: Making, name: str, client: Any, process: int) -> None:
+def _make(creation: Creation, name: str, client: Any, process: int) -> None:
     argv = (
         *("setpriv", "--pdeathsig", "KILL"),
         *("nsenter", f"--target={process}", "--mount", "--net", "--pid", "--ipc", "--uts"),
         f"--wdns={Settings().compose_apps / name}",
-        *(str(making.plugin), "--progress", "plain", "create", "--pull", "never", "--no-build"),
+        *(str(creation.plugin), "--progress", "plain", "create", "--pull", "never", "--no-build"),
     )
     try:
         done = subprocess.run(
             argv,
-            env=making.environment,
+            env=creation.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -139,7 +140,7 @@ def _hint(words: str, client: Any) -> str:
     if name:
         labels = client.inspect_container(name[1])["Config"]["Labels"] or {}
         other = Path(labels.get(_LABEL, "another app")).name
-        return f"{other} has a container of this name: leave container_name out, {_WITHOUT}"
+        return f"{other} has a container of this name: remove container_name, {_WITHOUT}"
     return f"correct the app, {_WITHOUT}"
 
 

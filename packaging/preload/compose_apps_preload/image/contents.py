@@ -1,39 +1,41 @@
-"""What lies in a preloaded image: apps, and their images in the stores, all of it verified.
+"""The contents of a preloaded image: apps and their images in the stores, all of it verified.
 
-The restorable store is read by the agent's own reading of it: what holds here, the device finds.
+The agent's own modules read the restorable store, so the device finds what is found here.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from compose_apps_early_start import bundle
+from compose_apps_early_start import bundle, shortlist
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.store import Descriptor, Store, StoreError, Version
 
+from ..configuration.containers import COMPOSE_FILE
 from ..errors import PreloadError
-from . import compose_file, containers, unpacking
+from . import compose_file, containers, installed_versions, unpacking
+from .bom import BillOfMaterials, ContainerImage, PreloadedApp
 from .docker_contents import DockerContents, DockerError
 from .ext4 import FileSystem
 from .layout import Layout
-from .report import AppReport, ImageReport, Report
 
 
-def check(system: FileSystem, layout: Layout, work: Path, report: Report) -> None:
-    """Read all that is preloaded in a file system, into `report`. `work` is a scratch folder."""
+def check(system: FileSystem, layout: Layout, work: Path, bom: BillOfMaterials) -> None:
+    """Read all preloaded apps and images of a file system into `bom`, using the folder `work`."""
     try:
-        _Checker(system, layout, work, report).check()
+        _Checker(system, layout, work, bom).check()
     except DockerError as error:
-        report.problems.append(str(error))
+        bom.problems.append(str(error))
 
 
 class _Checker:
-    """Fills a report."""
+    """Fills a bill of materials."""
 
-    def __init__(self, system: FileSystem, layout: Layout, work: Path, report: Report) -> None:
-        self._report = report
+    def __init__(
+        self, system: FileSystem, layout: Layout, work: Path, bom: BillOfMaterials
+    ) -> None:
+        self._bom = bom
         copied = Settings(root=work)
         system.dump(f"{layout.var}/sota", work / "var")
         system.dump(f"{layout.docker}/image/overlay2", work / "image")
@@ -50,40 +52,43 @@ class _Checker:
         try:
             self._containers = containers.made(work / "made/containers")
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            report.problems.append(f"a container that was made ahead is damaged: {error}")
+            bom.problems.append(f"a container that was created ahead is damaged: {error}")
         self._unpacked: set[tuple[Descriptor, str]] = set()
         self._installed: Mapping[str, str] = {}
         try:
-            self._installed = _installed(copied.installed_versions)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            report.problems.append(f"installed_versions is damaged: {error}")
-        shortlist = system.read(layout.default_apps)
-        if shortlist is not None:
-            report.default_apps = names_of(shortlist)
+            data = system.read(layout.installed_versions)
+            self._installed = installed_versions.apps(data)
+        except PreloadError as error:
+            bom.problems.append(str(error))
+        names = system.read(layout.default_apps)
+        if names is not None:
+            bom.default_apps = shortlist.parse(names)
 
     def check(self) -> None:
-        report = self._report
+        bom = self._bom
         stores = {"restorable": bool(self._versions), "docker": self._docker.is_filled}
-        report.stores = tuple(name for name, filled in stores.items() if filled)
+        bom.stores = tuple(name for name, filled in stores.items() if filled)
         ready = {each.name for each in self._compose_apps.glob("*") if each.is_dir()}
         for name in sorted(ready | set(self._versions)):
-            report.apps.append(self._app(name, name in ready))
-        if not report.apps:
-            report.problems.append("no app is preloaded")
-        elif not report.stores:
-            report.problems.append("neither store holds an image")
-        for name in report.default_apps or ():
-            if name not in {each.name for each in report.apps}:
-                report.problems.append(f"default-apps names {name!r}, which is not preloaded")
+            bom.apps.append(self._app(name, name in ready))
+        if not bom.apps:
+            bom.problems.append("no app is preloaded")
+        elif not bom.stores:
+            bom.problems.append("neither store holds an image")
+        for name in bom.default_apps or ():
+            if name not in {each.name for each in bom.apps}:
+                bom.problems.append(f"default-apps names {name!r}, which is not preloaded")
 
-    def _app(self, name: str, ready: bool) -> AppReport:
+    def _app(self, name: str, ready: bool) -> PreloadedApp:
         uri = self._installed.get(name)
         versions = self._versions.get(name, ())
-        version = next((each for each in versions if uri is None or each.uri == uri), None)
+        version = next(
+            (candidate for candidate in versions if uri is None or candidate.uri == uri), None
+        )
         services: Mapping[str, str] = {}
         try:
-            if "restorable" in self._report.stores and version is None:
-                self._problem(name, "it is not in the restorable store")
+            if "restorable" in self._bom.stores and version is None:
+                self._problem(name, "the restorable store does not have it")
             if version is not None:
                 self._check_bundle(name, version, ready)
             services = compose_file.pinned_services(self._compose_file(name, version, ready), name)
@@ -96,7 +101,7 @@ class _Checker:
             for reference in dict.fromkeys(services.values())
         )
         made = tuple(self._containers.get(name, ()))
-        return AppReport(name, version.uri if version else uri, ready, images, made)
+        return PreloadedApp(name, version.uri if version else uri, ready, images, made)
 
     def _check_bundle(self, name: str, version: Version, ready: bool) -> None:
         manifest = self._store.manifest(version)
@@ -105,49 +110,49 @@ class _Checker:
         hashes = bundle.index(self._store, version, manifest)
         if ready:
             for file in bundle.differences(self._compose_apps / name, hashes):
-                self._problem(name, f"{file} in compose-apps is not that of its bundle")
+                self._problem(name, f"{file} in compose-apps differs from its bundle")
 
     def _compose_file(self, name: str, version: Version | None, ready: bool) -> bytes:
         if ready:
-            return (self._compose_apps / name / compose_file.COMPOSE_FILE).read_bytes()
-        assert version is not None  # the app is there by this version alone
+            return (self._compose_apps / name / COMPOSE_FILE).read_bytes()
+        assert version is not None  # an app without a folder comes from the store
         manifest = self._store.manifest(version)
-        return bundle.compose_file(self._store, version, manifest, compose_file.COMPOSE_FILE)
+        return bundle.compose_file(self._store, version, manifest, COMPOSE_FILE)
 
     def _image(
         self, name: str, version: Version | None, reference: str, services: Sequence[str]
-    ) -> ImageReport:
+    ) -> ContainerImage:
         config = architecture = None
         size = 0
         layers: Sequence[str] = ()
         stores = []
-        for store in self._report.stores:
+        for store in self._bom.stores:
             try:
                 if store == "docker":
-                    held = self._docker.check(reference)
-                    config, architecture = held.config, held.architecture
-                    size, layers = size or held.size, layers or held.layers
+                    stored = self._docker.check(reference)
+                    config, architecture = stored.config, stored.architecture
+                    size, layers = size or stored.size, layers or stored.layers
                 elif version is not None:
                     config, architecture, size, layers = self._restorable(reference, version)
                 else:
-                    continue  # said of the app
+                    continue  # reported for the app
             except (StoreError, DockerError, OSError, ValueError) as error:
                 self._problem(name, f"{store} store: {reference}: {error}")
             else:
                 stores.append(store)
-        return ImageReport(
+        return ContainerImage(
             *(reference, tuple(services), architecture, config, size, tuple(stores)),
             layers=tuple(layers),
         )
 
     def _restorable(self, reference: str, version: Version) -> tuple[str, str, int, Sequence[str]]:
-        """Read all of an image in the restorable store; raises `StoreError`."""
+        """Read a whole image from the restorable store; raises `StoreError`."""
         image = self._store.image(reference, version, None)
         for _ in self._store.chunks(image.config, "its config"):
             pass
         document = json.loads((self._store.blobs / image.config.sha256).read_bytes())
         try:
-            diff_ids = [str(each) for each in document["rootfs"].get("diff_ids") or ()]
+            diff_ids = [str(digest) for digest in document["rootfs"].get("diff_ids") or ()]
         except (LookupError, TypeError, AttributeError) as error:
             raise StoreError("its config names no layers") from error
         if len(diff_ids) != len(image.layers):
@@ -167,24 +172,4 @@ class _Checker:
         unpacking.check(self._store.chunks(blob, "a layer"), diff)
 
     def _problem(self, name: str, what: str) -> None:
-        self._report.problems.append(f"app {name}: {what}")
-
-
-def _installed(file: Path) -> Mapping[str, str]:
-    """Return the uri of each app that the image's installed_versions names."""
-    if not file.is_file():
-        return {}
-    targets = json.loads(file.read_bytes()).values()
-    current = [target["custom"] for target in targets if target.get("is_current")]
-    return {
-        name: str(details["uri"])
-        for custom in current
-        for name, details in custom.get("docker_compose_apps", {}).items()
-    }
-
-
-def names_of(shortlist: bytes) -> tuple[str, ...]:
-    """Return the names in a shortlist, as the device reads it."""
-    lines = shortlist.decode(errors="replace").splitlines()
-    words = [word for line in lines for word in re.split(r"[\s,]+", line.partition("#")[0])]
-    return tuple(word for word in words if word)
+        self._bom.problems.append(f"app {name}: {what}")

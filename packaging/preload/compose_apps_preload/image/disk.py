@@ -1,4 +1,4 @@
-"""A disk image as a file: where the device's root file system lies in it, and making it larger."""
+"""A disk image as a file: finding the device's root file system in it, and enlarging it."""
 
 import json
 import os
@@ -15,29 +15,30 @@ from .layout import DEPLOY, Layout
 from .progress import Step
 
 ROOT_LABEL = "otaroot"
-"""The label of the root file system on the Linux microPlatform."""
+"""The label of the Linux microPlatform's root file system."""
 
 BLOCK = 4096
-"""Holes in files come in this size."""
+"""The size of a hole in a file, in bytes, is a multiple of this."""
 
 _CHUNK = 1 << 20
 _ALIGNMENT = 1 << 20
-_OTHERS = (
-    (0, b"QFI\xfb", "a qcow2 image: qemu-img convert -O raw makes a raw one of it"),
-    (0, b"BZh", "packed by bzip2: unpack it"),
-    (0, b"PK\x03\x04", "a zip archive: unpack it"),
-    (0, b"\x3a\xff\x26\xed", "a sparse image of Android's: simg2img makes a raw one of it"),
-    (4096, b"EFI PART", "one for disks with sectors of 4096 bytes, which are not supported"),
+_UNSUPPORTED = (
+    (0, b"QFI\xfb", "a qcow2 image (qemu-img convert -O raw converts it)"),
+    (0, b"BZh", "compressed with bzip2 (decompress it first)"),
+    (0, b"PK\x03\x04", "a zip archive (unpack it first)"),
+    (0, b"\x3a\xff\x26\xed", "an Android sparse image (simg2img converts it)"),
+    (4096, b"EFI PART", "for disks with 4096-byte sectors, which are not supported"),
     (0x10040, b"_BHRfS_M", "btrfs"),
     (0, b"XFSB", "xfs"),
     (0, b"hsqs", "squashfs"),
     (1024, b"\x10\x20\xf5\xf2", "f2fs"),
     (1024, b"\xe2\xe1\xf5\xe0", "erofs"),
 )
-"""Offset, magic number, and what it is the mark of; source: file(1)'s magic."""
+"""Offset, magic number, and a description of the format; source: file(1)'s magic."""
 
-_PROTECTIVE = "ee"  # what an MBR says where a GPT should be
+_PROTECTIVE = "ee"  # the partition type in the protective MBR of a GPT
 _EXTENDED = ("5", "f", "85")
+_EFI = ("ef", "c12a7328-f81f-11d2-ba4b-00a0c93ec93b")  # in an MBR and in a GPT
 _ZEROS = bytes(_CHUNK)
 _ZERO_BLOCK = bytes(BLOCK)
 
@@ -46,7 +47,7 @@ _ZERO_BLOCK = bytes(BLOCK)
 class Partition:
     """A part of the image `file`, in bytes. `number` is None if it is the whole file.
 
-    `room` is how large it could be: None means as large as the file is made.
+    `max_size` is how large it can become. None means that the file can grow with it.
     """
 
     file: Path
@@ -54,33 +55,35 @@ class Partition:
     size: int
     number: int | None = None
     extended: int | None = None
-    room: int | None = None
+    max_size: int | None = None
     label: str = ""
+    kind: str = ""
+    """The type that the partition table gives it."""
 
-    def inside(self, file: Path) -> "Partition":
+    def in_copy(self, file: Path) -> "Partition":
         """Return the same partition in a copy of the image."""
         return replace(self, file=file)
 
 
-def copy(source: Path, target: Path, shown: Step) -> None:
-    """Copy an image that is not packed; `source` is only read. Raises `PreloadError`."""
-    # Knows of holes, and of file systems that share blocks.
+def copy(source: Path, target: Path, progress: Step) -> None:
+    """Copy an image that is not compressed. Raises `PreloadError`."""
+    # cp keeps holes, and shares blocks where the file system can.
     tool.run(("cp", "--reflink=auto", "--sparse=auto", "--", str(source), str(target)))
     target.chmod(0o644)
-    shown.advance(target.stat().st_size)
+    progress.advance(target.stat().st_size)
 
 
-def unpack(source: Path, target: Path, shown: Step) -> None:
-    """Unpack an image, with holes for zeros; `source` is only read. Raises `PreloadError`."""
+def unpack(source: Path, target: Path, progress: Step) -> None:
+    """Decompress an image, with holes for zeros. Raises `PreloadError`."""
     with target.open("wb") as stream:
         for piece in compression.unpacked(source):
             write_sparse(stream.fileno(), piece)
-            shown.advance(len(piece))
+            progress.advance(len(piece))
         stream.truncate(os.lseek(stream.fileno(), 0, os.SEEK_CUR))
 
 
 def write_sparse(descriptor: int, data: bytes) -> None:
-    """Write `data` where the file stands, and skip what is zero: the file must be empty there."""
+    """Write `data` at the file's position, but skip zeros: the file must be empty there."""
     if data == _ZEROS[: len(data)]:
         os.lseek(descriptor, len(data), os.SEEK_CUR)
         return
@@ -107,46 +110,59 @@ def _write(descriptor: int, data: memoryview) -> None:
 def find_root(file: Path, number: int | None = None) -> Partition:
     """Find the root file system of the device.
 
-    That is the partition `number`, if one is named. Else the one labelled `otaroot`, else the one
-    with a deployment of OSTree, else the one with `/var`, else the last with ext4.
-    Raises `PreloadError` if there is none, or if the image is cut.
+    It is the partition `number` if that is given. Otherwise it is the one labelled `otaroot`, the
+    one with an OSTree deployment, the one with `/var`, or the last one with ext4, in this order.
+    Raises `PreloadError` if there is none, or if the image is truncated.
     """
-    whole = Superblock.read(file, 0)
-    if whole is not None:
+    superblock = Superblock.read(file, 0)
+    if superblock is not None:
         size = file.stat().st_size
-        if whole.blocks * whole.block_size > size:
-            raise _cut(f"its file system has {whole.blocks * whole.block_size} bytes", size)
+        if superblock.blocks * superblock.block_size > size:
+            raise _truncated(
+                f"its file system has {superblock.blocks * superblock.block_size} bytes", size
+            )
         if number is not None:
-            raise PreloadError("the image has no partitions", "leave --partition out")
-        return Partition(file, 0, size, label=whole.label)
+            raise PreloadError("the image has no partitions", "leave out --partition")
+        return Partition(file, 0, size, label=superblock.label)
     partitions = _partitions(file)
     if number is not None:
-        partitions = [each for each in partitions if each.number == number]
+        partitions = [partition for partition in partitions if partition.number == number]
         if not partitions:
-            raise PreloadError(f"the image has no partition {number}", "sfdisk --list names them")
+            raise PreloadError(
+                f"the image has no partition {number}", "list its partitions with sfdisk --list"
+            )
     found = [
         replace(partition, label=superblock.label)
         for partition in partitions
         if (superblock := Superblock.read(file, partition.start)) is not None
     ]
     if not found:
-        kinds = (kind for each in partitions if (kind := _content(file, each.start)))
-        others = ", ".join(dict.fromkeys(kinds))
+        kinds = (
+            kind for partition in partitions if (kind := _unsupported_format(file, partition.start))
+        )
+        formats = ", ".join(dict.fromkeys(kinds))
         raise PreloadError(
-            f"the image has no ext4 file system{f', but {others}' if others else ''}",
-            "give an ext4 image, or a disk image (.wic) with an ext4 partition",
+            f"the image has no ext4 file system{f', but {formats}' if formats else ''}",
+            "use an ext4 image, or a disk image (.wic) with an ext4 partition",
         )
     labelled = [partition for partition in found if partition.label == ROOT_LABEL]
     if len(labelled) > 1:
         raise PreloadError(
             f"{len(labelled)} partitions are labelled {ROOT_LABEL!r}",
-            "only one can be the root file system: name it with --partition, or e2label names them",
+            "choose the root file system with --partition, or change a label with e2label",
         )
     return (labelled or sorted(found, key=_likelihood))[-1]
 
 
+def has_uefi_boot(file: Path) -> bool:
+    """Tell whether the image has an EFI system partition; raises `PreloadError`."""
+    if Superblock.read(file, 0) is not None:
+        return False
+    return any(each.kind.lower() in _EFI for each in _partitions(file))
+
+
 def _likelihood(partition: Partition) -> int:
-    """Return how likely this is the root file system; of equals the last is."""
+    """Return how likely this is the root file system; of equals, the last one counts."""
     try:
         layout = Layout.find(FileSystem(partition.file, partition.start))
     except PreloadError:
@@ -154,42 +170,44 @@ def _likelihood(partition: Partition) -> int:
     return 2 if layout.var.startswith(DEPLOY) else 1
 
 
-def _content(file: Path, start: int) -> str | None:
-    """Return what begins at an offset, if it is something that we know and cannot use."""
+def _unsupported_format(file: Path, start: int) -> str | None:
+    """Return a description of the unsupported format that begins at `start`, if it is known."""
     with file.open("rb") as stream:
-        for offset, magic, name in _OTHERS:
+        for offset, magic, name in _UNSUPPORTED:
             stream.seek(start + offset)
             if stream.read(len(magic)) == magic:
                 return name
     return None
 
 
-def _cut(what: str, size: int) -> PreloadError:
+def _truncated(what: str, size: int) -> PreloadError:
     return PreloadError(
-        f"the image is cut: {what}, the file {size}", "download or build it again, whole"
+        f"the image is truncated: {what}, the file has {size}", "download or build it again"
     )
 
 
 def _partitions(file: Path) -> list[Partition]:
-    """Return all partitions, in the order in which they lie on the disk."""
-    other = _content(file, 0)
-    if other is not None:
-        raise PreloadError(f"the image is {other}", "give a raw disk image (.wic) or ext4 image")
-    done = tool.run(("sfdisk", "--json", str(file)), good=(0, 1))
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().replace("\n", " ")
+    """Return all partitions in their order on the disk."""
+    unsupported = _unsupported_format(file, 0)
+    if unsupported is not None:
         raise PreloadError(
-            f"the image has neither an ext4 file system nor a partition table: {said}",
-            "give an ext4 image, or a disk image (.wic) with an ext4 partition",
+            f"the image is {unsupported}", "use a raw disk image (.wic) or an ext4 image"
+        )
+    done = tool.run(("sfdisk", "--json", str(file)), accepted=(0, 1))
+    if done.returncode:
+        output = done.stderr.decode(errors="replace").strip().replace("\n", " ")
+        raise PreloadError(
+            f"the image has neither an ext4 file system nor a partition table: {output}",
+            "use an ext4 image, or a disk image (.wic) with an ext4 partition",
         )
     table: dict[str, Any] = json.loads(done.stdout)["partitiontable"]
     sector = int(table.get("sectorsize", 512))
     entries = sorted(table.get("partitions", ()), key=lambda entry: int(entry["start"]))
     if table.get("label") == "dos" and any(entry["type"] == _PROTECTIVE for entry in entries):
-        said = done.stderr.decode(errors="replace").strip()
+        output = done.stderr.decode(errors="replace").strip()
         raise PreloadError(
-            f"the image is cut, or its partition table (GPT) is damaged: {said}",
-            "download or build it again, whole",
+            f"the image is truncated, or its partition table (GPT) is damaged: {output}",
+            "download or build it again",
         )
     extended = next((entry for entry in entries if entry["type"] in _EXTENDED), None)
     found = []
@@ -198,10 +216,10 @@ def _partitions(file: Path) -> list[Partition]:
             continue
         number = _number(entry)
         logical = extended is not None and number > 4
-        later = [int(other["start"]) for other in entries if other["start"] > entry["start"]]
+        later = [int(behind["start"]) for behind in entries if behind["start"] > entry["start"]]
         start, size = int(entry["start"]) * sector, int(entry["size"]) * sector
         if start + size > file.stat().st_size:
-            raise _cut(f"partition {number} ends at byte {start + size}", file.stat().st_size)
+            raise _truncated(f"partition {number} ends at byte {start + size}", file.stat().st_size)
         found.append(
             Partition(
                 file,
@@ -210,6 +228,7 @@ def _partitions(file: Path) -> list[Partition]:
                 number,
                 _number(extended) if extended and logical else None,
                 min(later) * sector - start if later else None,
+                kind=str(entry["type"]),
             )
         )
     return found
@@ -222,7 +241,7 @@ def _number(entry: dict[str, Any]) -> int:
 
 
 def enlarge(partition: Partition, size: int) -> Partition:
-    """Make the partition at least `size` bytes large, and the file too if need be.
+    """Enlarge the partition to at least `size` bytes, and the file if needed.
 
     Raises `PreloadError` if another partition is in the way.
     """
@@ -230,13 +249,13 @@ def enlarge(partition: Partition, size: int) -> Partition:
     if partition.number is None:
         os.truncate(partition.file, size)
         return replace(partition, size=size)
-    if partition.room is not None and size > partition.room:
+    if partition.max_size is not None and size > partition.max_size:
         raise PreloadError(
-            f"partition {partition.number} needs {size} bytes, but has room for {partition.room} "
-            "before the next one",
+            f"partition {partition.number} needs {size} bytes, but the next partition leaves it "
+            f"only {partition.max_size}",
             "build the image with the root file system last, or with more free space in it",
         )
-    least = partition.start + size + _ALIGNMENT  # behind it lies the copy of a GPT
+    least = partition.start + size + _ALIGNMENT  # leaves space for the backup GPT at the end
     if least > partition.file.stat().st_size:
         os.truncate(partition.file, least)
     options = ("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", "--wipe=never")
@@ -244,16 +263,16 @@ def enlarge(partition: Partition, size: int) -> Partition:
         tool.run((*options, "-N", str(partition.extended), str(partition.file)), stdin=b", +\n")
     argv = (*options, "-N", str(partition.number), str(partition.file))
     tool.run(argv, stdin=f", {size // 512}\n".encode())
-    # Where the partition has grown to, a GPT may have had its copy: new blocks are zeros.
+    # The new part of the partition may contain the old backup GPT: turn it into zeros.
     span = (f"--offset={partition.start + partition.size}", f"--length={size - partition.size}")
     tool.run(("fallocate", "--punch-hole", *span, str(partition.file)))
     return replace(partition, size=size)
 
 
 def copy_range(source: Path, target: Path, *, skip: int, seek: int, size: int) -> None:
-    """Copy `size` bytes from offset `skip` of one file to offset `seek` of another, holes left out.
+    """Copy `size` bytes from offset `skip` of one file to offset `seek` of another, without holes.
 
-    What lies in the target where the source has a hole stays.
+    Where the source has a hole, the target keeps its content.
     """
     with source.open("rb") as reading, target.open("r+b" if target.exists() else "wb") as writing:
         if target.stat().st_size < seek + size:
@@ -271,7 +290,7 @@ def copy_range(source: Path, target: Path, *, skip: int, seek: int, size: int) -
 
 
 def extents(descriptor: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Yield what is no hole in a file between two offsets, as (begin, end)."""
+    """Yield the data of a file between two offsets, without holes, as (begin, end)."""
     position = start
     while position < stop:
         try:

@@ -1,6 +1,7 @@
-"""A docker engine to fill a store with: this machine's own, else one that apt fetches.
+"""The docker engine that fills a store: this machine's, or one that apt downloads.
 
-What apt fetches is unpacked beside, for this tool alone; nothing is installed and no service runs.
+A downloaded engine is unpacked into a cache for this tool. Nothing is installed, and no service is
+started.
 """
 
 import hashlib
@@ -18,10 +19,10 @@ from . import tool
 from .progress import growing, megabytes, step
 
 FOLDER = Path("/var/cache/compose-apps-preload")
-"""Where a fetched engine is kept: root runs it, so nobody else may write it."""
+"""The cache for a downloaded engine. Root runs it, so only root may write here."""
 
 _PROGRAMS = ("dockerd", "containerd")
-# dockerd unpacks with pigz if it is there: a pull takes two thirds of the time.
+# dockerd uses pigz if it is installed; a pull then takes two thirds of the time.
 _PACKAGES = ("docker.io", "pigz")
 _LISTED = re.compile(r"^'[^']+' (\S+\.deb) (\d+)", re.MULTILINE)
 _INSTALL = "install docker (Debian and Ubuntu: apt-get install docker.io)"
@@ -29,40 +30,40 @@ _PLUGIN_FOLDERS = (
     *("/usr/local/lib/docker/cli-plugins", "/usr/local/libexec/docker/cli-plugins"),
     *("/usr/lib/docker/cli-plugins", "/usr/libexec/docker/cli-plugins"),
 )
-"""Where the docker CLI looks for plugins, in its order, after the folder of who calls it."""
-_WITHOUT = "leave docker's store out with --no-docker-store"
+"""Where the docker CLI looks for plugins, in its order, after the user's own folder."""
+_WITHOUT_STORE = "leave out docker's store with --no-docker-store"
 
 
 @dataclass(frozen=True)
 class Engine:
-    """The programs of an engine. `path` and `libraries` are lists of folders, as in PATH."""
+    """An engine. `path` and `libraries` are lists of folders, in the form of PATH."""
 
     path: str
     libraries: str = ""
 
     @property
     def environment(self) -> dict[str, str]:
-        """What its programs are started with; no proxy of this machine is among it."""
+        """The environment of its programs. It contains no proxy settings of this machine."""
         found = {"PATH": self.path, "HOME": "/root", "LC_ALL": "C.UTF-8"}
         return found | ({"LD_LIBRARY_PATH": self.libraries} if self.libraries else {})
 
 
 @dataclass(frozen=True)
 class Download:
-    """Packages that apt would fetch: their file names, and how many bytes they have together."""
+    """Packages that apt would download: their file names, and their total size in bytes."""
 
     files: tuple[str, ...]
     size: int
 
     @property
     def folder(self) -> Path:
-        """Where they are unpacked; other versions have another folder."""
+        """Where they are unpacked. Other versions have another folder."""
         key = hashlib.sha256("\0".join(self.files).encode()).hexdigest()[:16]
         return FOLDER / f"engine-{key}"
 
 
 def find() -> Engine | Download:
-    """Return this machine's engine, or what has to be fetched for one; raises `PreloadError`."""
+    """Return this machine's engine, or the download that provides one; raises `PreloadError`."""
     if all(shutil.which(program, path=tool.PATH) for program in _PROGRAMS):
         return Engine(tool.PATH)
     if not shutil.which("apt-get"):
@@ -88,13 +89,13 @@ def compose() -> Path:
     )
 
 
-def fetched(download: Download) -> Engine:
-    """Fetch and unpack an engine, unless that is done already; raises `PreloadError`."""
+def fetch(download: Download) -> Engine:
+    """Download and unpack an engine, unless the cache has it; raises `PreloadError`."""
     folder = download.folder
     if not folder.is_dir():
         print(
-            f"compose-apps-preload: this machine has no dockerd: fetching one by apt into {folder} "
-            f"({megabytes(download.size)}, once; nothing is installed)",
+            f"compose-apps-preload: this machine has no dockerd; apt downloads one into {folder} "
+            f"({megabytes(download.size)}, only once; nothing is installed)",
             file=sys.stderr,
             flush=True,
         )
@@ -103,8 +104,8 @@ def fetched(download: Download) -> Engine:
             partial = Path(scratch)
             (partial / "archives/partial").mkdir(parents=True)
             with (
-                step("fetching dockerd", download.size) as shown,
-                growing(partial / "archives", shown),
+                step("fetching dockerd", download.size) as progress,
+                growing(partial / "archives", progress),
             ):
                 _apt("--download-only", archives=partial / "archives")
             for package in (partial / "archives").glob("*.deb"):
@@ -114,11 +115,12 @@ def fetched(download: Download) -> Engine:
         for old in FOLDER.glob("engine-*"):
             if old != folder:
                 shutil.rmtree(old, ignore_errors=True)
-    programs = [str(folder / each) for each in ("usr/bin", "usr/sbin", "sbin")]
-    libraries = [str(each) for each in (folder / "usr/lib", folder / "lib") if each.is_dir()]
-    libraries += [str(each) for each in folder.glob("*lib/*-linux-*")]
-    libraries += [str(each) for each in folder.glob("usr/lib/*-linux-*")]
-    return Engine(os.pathsep.join([*programs, tool.PATH]), os.pathsep.join(libraries))
+    programs = [folder / name for name in ("usr/bin", "usr/sbin", "sbin")]
+    libraries = [path for path in (folder / "usr/lib", folder / "lib") if path.is_dir()]
+    libraries += [*folder.glob("*lib/*-linux-*"), *folder.glob("usr/lib/*-linux-*")]
+    return Engine(
+        os.pathsep.join([*map(str, programs), tool.PATH]), os.pathsep.join(map(str, libraries))
+    )
 
 
 def _apt(mode: str, *, archives: Path) -> subprocess.CompletedProcess[bytes]:
@@ -127,7 +129,7 @@ def _apt(mode: str, *, archives: Path) -> subprocess.CompletedProcess[bytes]:
             (
                 *("apt-get", "-qq", "--yes", "--no-install-recommends", mode),
                 f"--option=Dir::Cache::archives={archives}",
-                # As root: _apt may not look into that folder.
+                # As root, because the user _apt may not read that folder.
                 "--option=APT::Sandbox::User=root",
                 "--option=Debug::NoLocking=1",
                 *("install", *_PACKAGES),
@@ -135,6 +137,6 @@ def _apt(mode: str, *, archives: Path) -> subprocess.CompletedProcess[bytes]:
         )
     except PreloadError as error:
         raise PreloadError(
-            f"docker's store needs dockerd, which apt cannot fetch: {error}",
-            f"run apt-get update, or {_INSTALL}, or {_WITHOUT}",
+            f"docker's store needs dockerd, which apt cannot download: {error}",
+            f"run apt-get update, or {_INSTALL}, or {_WITHOUT_STORE}",
         ) from error

@@ -1,9 +1,9 @@
-"""docker's own store, filled by a dockerd that nobody else sees.
+"""docker's own store, filled by a private dockerd.
 
-It runs in namespaces of its own, whose network is a loopback and nothing more, with a data root of
-its own, and pulls by digest from a registry there that serves what was fetched before. If that is
-wanted, the apps' containers are made, too. Nothing of the images is executed, so their architecture
-does not matter. Needs root.
+This dockerd has its own data root and its own namespaces; its network is only a loopback device. It
+pulls by digest from a registry there, which serves the blobs fetched before. With `--create`, it
+also creates the apps' containers. Nothing in the images is executed, so their architecture does
+not matter. This needs root.
 """
 
 import contextlib
@@ -21,33 +21,34 @@ from typing import Any
 
 from ..errors import PreloadError
 from . import containers, daemon_json, docker_engine, privilege, registry_server, skopeo, tool
-from .containers import Making
+from .containers import Creation
 from .docker_engine import Download, Engine
 from .oci import Image
 from .progress import step
 
-PARTS: tuple[str, ...] = ("image", "overlay2")
-"""What of docker's data root holds images. But for `containers.PARTS`, the rest is one device's.
+IMAGE_FOLDERS: tuple[str, ...] = ("image", "overlay2")
+"""The folders of docker's data root that hold images.
 
-That is its identity and keys, swarm, plugins, the cache of builds, what is temporary.
+Apart from `containers.FOLDERS`, the rest belongs to one device: its identity and keys, swarm,
+plugins, the build cache and temporary files.
 """
 
 _DOCKER_HUB = "docker.io"
 _START_SECONDS = 60.0
-_SIDE_BY_SIDE = 2  # images; dockerd fetches three layers of each at a time
+_PARALLEL_PULLS = 2  # images; dockerd fetches three layers of each at a time
 _SCRIPT = Path(__file__).with_name("dockerd.sh")
 
 
 def check() -> Engine | Download:
-    """Return the engine that will be used; raises `PreloadError` if the store cannot be made."""
+    """Return the engine to use; raises `PreloadError` if the store cannot be made."""
     if not privilege.is_root():
-        program = Path(sys.argv[0]).resolve()
-        itself = [sys.executable, "-m", "compose_apps_preload"]
-        itself = itself if program.name == "__main__.py" else [str(program)]
-        again = shlex.join(["sudo", *itself, *sys.argv[1:]])
+        script = Path(sys.argv[0]).resolve()
+        program = [sys.executable, "-m", "compose_apps_preload"]
+        program = program if script.name == "__main__.py" else [str(script)]
+        command = shlex.join(["sudo", *program, *sys.argv[1:]])
         raise PreloadError(
-            "docker's store can only be made as root",
-            f"run {again}, or leave the store out with --no-docker-store",
+            "only root can make docker's store",
+            f"run {command}, or leave out the store with --no-docker-store",
         )
     tool.check("unshare", "setpriv", "mount")
     with privilege.root():
@@ -61,30 +62,30 @@ def filled(
     apps: Path,
     folder: Path,
     engine: Engine | Download,
-    making: Making | None,
+    creation: Creation | None,
 ) -> Iterator[Path]:
-    """Pull images, whose blobs lie in `blobs`, and lend docker's data root. dockerd is stopped.
+    """Pull images from the blobs in `blobs`, stop dockerd, and yield docker's data root.
 
-    With `making`, the containers of all apps in the folder `apps` are made as well. The data root
-    is made in `folder`, and belongs to root. Raises `PreloadError`.
+    The data root is created in `folder` and belongs to root. With `creation`, the containers of all
+    apps in the folder `apps` are created as well. Raises `PreloadError`.
     """
     images = list(images)
     names = sorted(each.name for each in apps.iterdir())
     with privilege.root():
         if isinstance(engine, Download):
-            engine = docker_engine.fetched(engine)
+            engine = docker_engine.fetch(engine)
         (folder / "data").mkdir(parents=True)
-        settings = making.settings if making else {"bridge": "none"}
+        settings = creation.settings if creation else {"bridge": "none"}
         with _dockerd(engine, images, blobs, apps, folder, settings) as running:
 
             def pull(image: Image) -> None:
                 with step(f"docker pull {image.reference}"):
                     _pull(running.client, image)
 
-            with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+            with ThreadPoolExecutor(_PARALLEL_PULLS) as pool:
                 list(pool.map(pull, images))
-            if making:
-                containers.make(making, names, running.client, running.process)
+            if creation:
+                containers.make(creation, names, running.client, running.process)
         # The device that this machine's data lies on, which dockerd makes anew at each start.
         (folder / "data/volumes/backingFsBlockDev").unlink(missing_ok=True)
         yield folder / "data"
@@ -107,14 +108,14 @@ def _dockerd(
     folder: Path,
     settings: Mapping[str, Any],
 ) -> Iterator[_Running]:
-    """Run dockerd with these `settings` of a device, among its own."""
+    """Run dockerd with these `settings` of a device, besides its own, and yield it."""
     hosts = sorted({skopeo.host(image.reference) for image in images} - {_DOCKER_HUB})
     ports = sorted({"80"} | {host.partition(":")[2] for host in hosts if ":" in host})
     names = ["localhost", *(host.partition(":")[0] for host in hosts)]
     (folder / "hosts").write_text("".join(f"127.0.0.1 {name}\n" for name in names))
     (folder / "daemon.json").write_text(json.dumps({**settings, **_configuration(hosts)}))
     argv = [
-        # Whatever becomes of this process, all of it ends.
+        # However this process ends, everything below it ends, too.
         *("setpriv", "--pdeathsig", "KILL"),
         *("unshare", "--mount", "--net", "--ipc", "--uts", "--pid"),
         *("--fork", "--kill-child", "--mount-proc"),
@@ -147,26 +148,26 @@ def _configuration(hosts: Sequence[str]) -> dict[str, Any]:
         "exec-root": "/run/docker",
         "pidfile": "/run/dockerd.pid",
         "hosts": ["unix:///run/docker.sock"],
-        # What the device has: docker 29 would take containerd's store for an empty data root.
+        # As on the device. With an empty data root, docker 29 would choose containerd's store.
         "storage-driver": "overlay2",
         "features": {"containerd-snapshotter": False},
         "iptables": False,
         "ip6tables": False,
         "insecure-registries": list(hosts),
-        # Docker Hub is the one registry that is never insecure; a mirror of it may be.
+        # docker refuses Docker Hub itself as an insecure registry, but accepts an insecure mirror.
         "registry-mirrors": ["http://127.0.0.1"],
     }
 
 
 def _running(process: subprocess.Popen[bytes], log: Path) -> _Running:
-    """Wait for dockerd, and return it; raises `PreloadError` with dockerd's own words."""
+    """Wait for dockerd and return it; raises `PreloadError` with dockerd's messages."""
     import docker
 
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + _START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(docker.errors.DockerException, OSError, IndexError):
-            # Another mount namespace's /run is seen through a process in it.
+            # The /run of another mount namespace is visible through a process in it.
             inner = children.read_text().split()[0]
             address = f"unix:///proc/{inner}/root/run/docker.sock"
             if os.path.exists(address.removeprefix("unix://")):  # noqa: PTH110  # a socket
@@ -174,11 +175,12 @@ def _running(process: subprocess.Popen[bytes], log: Path) -> _Running:
                 client.ping()
                 return _Running(client, int(inner))
         time.sleep(0.05)
-    said = log.read_text(errors="replace").strip().splitlines()
+    log_lines = log.read_text(errors="replace").strip().splitlines()
     raise PreloadError(
-        f"docker's store cannot be made: dockerd did not start: {' / '.join(said[-3:])}",
-        "docker's overlay2 needs a plain file system (ext4, xfs) for the output, no overlay or "
-        "network file system; the restorable store alone needs no dockerd: --no-docker-store",
+        f"docker's store cannot be made: dockerd did not start: {' / '.join(log_lines[-3:])}",
+        "write the output to an ext4 or xfs file system, because docker's overlay2 does not work "
+        "on an overlay or a network file system; or leave out docker's store with "
+        "--no-docker-store",
     )
 
 
@@ -190,5 +192,5 @@ def _pull(client: Any, image: Image) -> None:
         if "error" in line:
             raise PreloadError(
                 f"docker's store cannot be made: {image.reference}: {line['error']}",
-                "the restorable store alone needs no dockerd: --no-docker-store",
+                "try again, or leave out docker's store with --no-docker-store",
             )

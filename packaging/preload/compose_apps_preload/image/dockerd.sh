@@ -1,9 +1,10 @@
-# dockerd.sh CONFIG HOSTS DATA APPS ARGV...: dockerd with this configuration file, for as long as
+# shellcheck shell=sh
+# dockerd.sh CONFIG HOSTS DATA APPS ARGV...: run dockerd with this configuration file as long as
 # standard input is open, and beside it ARGV, a registry.
 #
-# The first process of fresh namespaces (mounts, network, processes). HOSTS becomes /etc/hosts, DATA
-# /var/lib/docker, APPS /var/sota/compose-apps, as on a device: such paths get into what dockerd
-# makes. Nothing else of this machine can be written.
+# This is the first process in new namespaces (mount, network, PID). HOSTS becomes /etc/hosts, DATA
+# becomes /var/lib/docker and APPS becomes /var/sota/compose-apps, as on a device, because such paths
+# get into the containers. Nothing else of this machine can be written.
 set -eu
 config=$1
 hosts=$2

@@ -1,4 +1,4 @@
-"""An ext4 file system inside a file, worked on by e2fsprogs: no mount, no loop device, no root."""
+"""An ext4 file system inside a file, changed by e2fsprogs without mounts, loop devices or root."""
 
 import os
 import re
@@ -17,14 +17,14 @@ _SUPERBLOCK = 1024  # offset and size in bytes
 _MAGIC = 0xEF53
 _64BIT = 0x80
 _INLINE_DATA = 0x8000
-_INLINE_BYTES = 60  # debugfs hands out at least so many of a file that lies within its inode
+_INLINE_BYTES = 60  # debugfs returns at least this many bytes of a file that is stored in its inode
 _LIST = re.compile(rb"^/(\d+)/(\d+)/\d*/\d*/(.*)/(\d*)/$")
 _BANNER = re.compile(rb"^debugfs \d.*\n")
 
 
 @dataclass(frozen=True)
 class Superblock:
-    """What a file system tells of itself. Sizes are in blocks but for `block_size`, in bytes."""
+    """The superblock of a file system. Sizes are in blocks, except `block_size`, in bytes."""
 
     label: str
     block_size: int
@@ -38,7 +38,7 @@ class Superblock:
 
     @classmethod
     def read(cls, file: Path, offset: int) -> Self | None:
-        """Return the superblock of a file system at `offset`, None if there is none."""
+        """Return the superblock of the file system at `offset`, or None if there is none."""
         with file.open("rb") as stream:
             stream.seek(offset + _SUPERBLOCK)
             data = stream.read(_SUPERBLOCK)
@@ -63,9 +63,9 @@ class Superblock:
 
 @dataclass(frozen=True)
 class Tree:
-    """A folder of the host that is to lie at `at`, an absolute path, in the file system.
+    """A folder of the host to write to the absolute path `at` in the file system.
 
-    `names`: only these of its entries. `owned_by_root`: whoever owns it here, root does there.
+    `names` restricts it to these entries. With `owned_by_root`, all files get root as their owner.
     """
 
     source: Path
@@ -75,8 +75,8 @@ class Tree:
 
 
 @dataclass(frozen=True)
-class Need:
-    """What trees take: blocks of the file system, and inodes."""
+class Usage:
+    """The blocks and inodes that trees need in a file system."""
 
     blocks: int
     inodes: int
@@ -86,8 +86,8 @@ class FileSystem:
     """The file system at `offset` bytes in `file`."""
 
     def __init__(self, file: Path, offset: int = 0) -> None:
-        # A question mark in the name would begin the options; one in the path too, hence the
-        # programs are run in its folder.
+        # e2fsprogs read options after a question mark, in a name or a path. So such a file gets
+        # another name, and the programs run in its folder.
         if "?" in file.name:
             self._alias = tempfile.TemporaryDirectory()
             alias = Path(self._alias.name, "image")
@@ -99,45 +99,52 @@ class FileSystem:
 
     @property
     def superblock(self) -> Superblock:
-        """Read the superblock; raises `PreloadError` if it is gone."""
+        """Read the superblock; raises `PreloadError` if there is none."""
         found = Superblock.read(self._file, self._offset)
         if found is None:
-            raise PreloadError(f"{self._file}: no ext4 file system", "is the image damaged?")
+            raise PreloadError(
+                f"{self._file} has no ext4 file system", "check whether the image is damaged"
+            )
         return found
 
     def check(self) -> None:
-        """Raise `PreloadError`, with e2fsck's words, if it is damaged; its journal is replayed."""
+        """Replay the journal, and raise `PreloadError` with e2fsck's message if it is damaged."""
         cwd = self._file.parent
-        tool.run(("e2fsck", "-E", "journal_only", "-y", self._device), cwd=cwd, good=(0, 1))
-        done = tool.run(("e2fsck", "-f", "-n", self._device), cwd=cwd, good=range(256))
+        self.replay_journal()
+        done = tool.run(("e2fsck", "-f", "-n", self._device), cwd=cwd, accepted=range(256))
         if done.returncode:
-            said = [line for line in done.stdout.decode(errors="replace").splitlines() if line]
-            found = [line for line in said if not line.startswith(("e2fsck", "Pass "))]
+            output = [line for line in done.stdout.decode(errors="replace").splitlines() if line]
+            found = [line for line in output if not line.startswith(("e2fsck", "Pass "))]
             raise PreloadError(
                 f"the image's root file system is damaged; e2fsck says: {' / '.join(found[:4])}",
-                "build or download the image again; nothing was repaired",
+                "build or download the image again; the input was not changed",
             )
 
+    def replay_journal(self) -> None:
+        """Bring what the journal holds into its place, as mounting does."""
+        argv = ("e2fsck", "-E", "journal_only", "-y", self._device)
+        tool.run(argv, cwd=self._file.parent, accepted=(0, 1))
+
     def repair(self) -> None:
-        """Put right what writing has left, counters above all; raises `PreloadError` for more."""
+        """Correct counters and the like after writing; raises `PreloadError` for real damage."""
         # 1: errors were corrected.
-        tool.run(("e2fsck", "-f", "-y", self._device), cwd=self._file.parent, good=(0, 1))
+        tool.run(("e2fsck", "-f", "-y", self._device), cwd=self._file.parent, accepted=(0, 1))
 
     def resize(self, size: int) -> None:
-        """Make it `size` bytes large; only for a file that is nothing but this file system."""
+        """Resize it to `size` bytes. The file must contain nothing but this file system."""
         assert not self._offset  # resize2fs would cut the file
         blocks = size // self.superblock.block_size
         tool.run(("resize2fs", self._device, str(blocks)), cwd=self._file.parent)
 
     def free_ranges(self, scratch: Path) -> Iterator[tuple[int, int]]:
         """Yield the blocks that are not in use, as (first, last)."""
-        # dumpe2fs from 1.47.1 on takes a name with an offset for LABEL=…: give it a file system
-        # that begins with its file, of which only what describes it need be there.
-        described = scratch / "described"
-        argv = ("e2image", "-r", "-o", str(self._offset), self._file.name, str(described))
+        # dumpe2fs 1.47.1 and later refuse a name with an offset, because it looks like LABEL=…. So
+        # e2image makes a file that begins with the file system and has only its metadata.
+        metadata_only = scratch / "described"
+        argv = ("e2image", "-r", "-o", str(self._offset), self._file.name, str(metadata_only))
         tool.run(argv, cwd=self._file.parent)
-        listing = tool.run(("dumpe2fs", described.name), cwd=scratch).stdout
-        described.unlink()
+        listing = tool.run(("dumpe2fs", metadata_only.name), cwd=scratch).stdout
+        metadata_only.unlink()
         for line in re.findall(rb"^ +Free blocks: (.*)$", listing, re.MULTILINE):
             for word in line.replace(b",", b" ").split():
                 first, _, last = word.partition(b"-")
@@ -146,12 +153,12 @@ class FileSystem:
     # Reading.
 
     def names(self, folder: str) -> dict[str, int]:
-        """Return the entries of a folder and their modes; {} if there is no such folder."""
+        """Return the entries of a folder and their modes; empty if there is no such folder."""
         return {name: mode for name, (mode, _) in self._entries(folder).items()}
 
     def _entries(self, folder: str) -> dict[str, tuple[int, int]]:
-        """Return the entries of a folder: modes, and sizes in bytes."""
-        done = self._ask(b"ls -p " + _quoted(os.fsencode(folder)), check=False)
+        """Return the entries of a folder with their modes and their sizes in bytes."""
+        done = self._query(b"ls -p " + _quoted(os.fsencode(folder)), check=False)
         found = {}
         for line in done.splitlines():
             match = _LIST.match(line)
@@ -160,25 +167,25 @@ class FileSystem:
         return found
 
     def read(self, path: str) -> bytes | None:
-        """Return a file's content, None if there is no such file."""
+        """Return a file's content, or None if there is no such file."""
         folder, _, name = path.rpartition("/")
         mode, size = self._entries(folder or "/").get(name, (0, 0))
         if not stat.S_ISREG(mode):
             return None
-        return self._ask(b"cat " + _quoted(os.fsencode(path)), check=True)[:size]
+        return self._query(b"cat " + _quoted(os.fsencode(path)), check=True)[:size]
 
     def dump(self, folder: str, target: Path) -> None:
-        """Copy a folder out of the file system, into the folder `target`, made if need be."""
+        """Copy a folder out of the file system into the folder `target`, created if needed."""
         target.mkdir(parents=True, exist_ok=True)
-        # Not checked: who is not root cannot give away what is his, and debugfs regrets that.
+        # Not checked, because debugfs complains when a user who is not root cannot change owners.
         request = b"rdump %s %s" % (_quoted(os.fsencode(folder)), _quoted(bytes(target)))
-        self._ask(request, check=False)
+        self._query(request, check=False)
         inline = self.superblock.has_inline_data
         for parent, folders, files in os.walk(target):
             if inline:
                 inside = Path(folder).parent / Path(parent).relative_to(target)
-                self._cut_inline(Path(parent), files, str(inside))
-            # Whoever is not root could not read all of it, nor remove it.
+                self._truncate_inline(Path(parent), files, str(inside))
+            # Otherwise a user who is not root could neither read all of it nor remove it.
             for name in (*folders, *files):
                 path = Path(parent, name)
                 mode = path.lstat().st_mode
@@ -187,8 +194,8 @@ class FileSystem:
                 elif stat.S_ISREG(mode) and not mode & 0o400:
                     path.chmod(0o600)
 
-    def _cut_inline(self, parent: Path, files: Iterable[str], inside: str) -> None:
-        """Give files back the size that debugfs rounds up."""
+    def _truncate_inline(self, parent: Path, files: Iterable[str], inside: str) -> None:
+        """Restore the sizes of small files, which debugfs rounds up."""
         rounded = [name for name in files if (parent / name).lstat().st_size == _INLINE_BYTES]
         entries = self._entries(inside) if rounded else {}
         for name in rounded:
@@ -200,9 +207,9 @@ class FileSystem:
     # Writing.
 
     def remove(self, paths: Iterable[str], scratch: Path) -> None:
-        """Remove files and folders with all that is in them; what is not there is not missed.
+        """Remove files, and folders with their contents; paths that do not exist are skipped.
 
-        `scratch` is a folder for lists of commands. Raises `PreloadError`.
+        `scratch` is a folder for command files. Raises `PreloadError`.
         """
         modes = {path: self._mode(path) for path in paths}
         folders = [path for path, mode in modes.items() if stat.S_ISDIR(mode)]
@@ -220,7 +227,7 @@ class FileSystem:
                     else:
                         commands.append(b"rm " + _quoted(os.fsencode(path)))
             folders += level
-        # Parents come before what is in them.
+        # The list has parents before their contents.
         commands += [b"rmdir " + _quoted(os.fsencode(path)) for path in reversed(folders)]
         script = scratch / "debugfs-commands"
         script.write_bytes(b"".join(line + b"\n" for line in commands))
@@ -231,14 +238,14 @@ class FileSystem:
         return self.names(folder or "/").get(name, 0)
 
     def _listed(self, folders: Sequence[str], scratch: Path) -> dict[str, dict[str, int]]:
-        """Return the entries of many folders, and their modes, by one run of debugfs."""
+        """Return the entries of many folders and their modes, with one run of debugfs."""
         script = scratch / "debugfs-commands"
         lines = [b"ls -p " + _quoted(os.fsencode(folder)) + b"\n" for folder in folders]
         script.write_bytes(b"".join(lines))
-        said = self._run_debugfs(("-f", str(script)), check=True)
+        output = self._run_debugfs(("-f", str(script)), check=True)
         found: dict[str, dict[str, int]] = {}
         left = iter(folders)
-        for line in said.splitlines():
+        for line in output.splitlines():
             match = _LIST.match(line)
             if match is None:
                 if line.startswith(b"debugfs: ls -p "):  # it repeats each command
@@ -248,9 +255,9 @@ class FileSystem:
         return found
 
     def write(self, trees: Iterable[Tree], scratch: Path) -> None:
-        """Add trees; folders that are there already stay as they are, files are replaced.
+        """Add trees. Folders that exist already stay as they are; files are replaced.
 
-        `scratch` is a folder for lists of commands. Raises `PreloadError`.
+        `scratch` is a folder for command files. Raises `PreloadError`.
         """
         for tree in trees:
             commands = scratch / "debugfs-commands"
@@ -259,31 +266,31 @@ class FileSystem:
                     stream.write(line + b"\n")
             self._run_debugfs(("-w", "-f", str(commands)), check=True)
 
-    def _ask(self, request: bytes, *, check: bool) -> bytes:
-        """Run one command that only reads, and return what it says."""
+    def _query(self, request: bytes, *, check: bool) -> bytes:
+        """Run one read-only command and return its output."""
         return self._run_debugfs((b"-R", request), check=check)
 
     def _run_debugfs(self, options: Sequence[str | bytes], *, check: bool) -> bytes:
         done = tool.run(("debugfs", *options, self._device), cwd=self._file.parent)
-        # It ends well whatever happened.
+        # Its exit status is 0 whatever happens.
         complaints = _BANNER.sub(b"", done.stderr)
         if check and complaints:
             raise PreloadError(
                 f"debugfs failed: {complaints.decode(errors='replace')[:2000].strip()}",
-                "the input image is untouched; is its file system sound (e2fsck -fn)?",
+                "check the input's file system with e2fsck -fn; the input was not changed",
             )
         return done.stdout
 
 
-def need(trees: Iterable[Tree], block_size: int) -> Need:
-    """Return what trees take in a file system of this block size, in bytes."""
+def usage(trees: Iterable[Tree], block_size: int) -> Usage:
+    """Return what trees need in a file system with this block size in bytes."""
     blocks = inodes = 0
     for tree in trees:
         seen = set()
         for _, entries in _walk(tree):
             inodes += 1
-            # An entry in a folder takes its name and up to 11 bytes more.
-            blocks += 1 + sum(len(os.fsencode(each.name)) + 11 for each in entries) // block_size
+            # A folder entry takes its name and up to 11 more bytes.
+            blocks += 1 + sum(len(os.fsencode(entry.name)) + 11 for entry in entries) // block_size
             for entry in entries:
                 found = entry.stat(follow_symlinks=False)
                 if entry.is_dir(follow_symlinks=False) or found.st_ino in seen:
@@ -292,8 +299,8 @@ def need(trees: Iterable[Tree], block_size: int) -> Need:
                     seen.add(found.st_ino)
                 inodes += 1
                 blocks += -(-found.st_size // block_size)
-    # For the blocks that say where the blocks of large files are, and for attributes.
-    return Need(blocks + blocks // 100, inodes)
+    # Add 1 % for the extent blocks of large files and for attributes.
+    return Usage(blocks + blocks // 100, inodes)
 
 
 def _walk(tree: Tree) -> Iterator[tuple[Path, list["os.DirEntry[str]"]]]:
@@ -302,28 +309,28 @@ def _walk(tree: Tree) -> Iterator[tuple[Path, list["os.DirEntry[str]"]]]:
     while folders:
         folder = folders.pop()
         with os.scandir(folder) as scanned:
-            entries = sorted(scanned, key=lambda each: each.name)
+            entries = sorted(scanned, key=lambda entry: entry.name)
         if folder == tree.source and tree.names is not None:
-            entries = [each for each in entries if each.name in tree.names]
+            entries = [entry for entry in entries if entry.name in tree.names]
         yield folder, entries
-        folders += [Path(each) for each in entries if each.is_dir(follow_symlinks=False)]
+        folders += [Path(entry) for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 class _Writer:
-    """Makes the commands of debugfs that add one tree."""
+    """Makes the debugfs commands that add one tree."""
 
     def __init__(self, system: FileSystem, tree: Tree, scratch: Path) -> None:
         self._system = system
         self._tree = tree
         self._scratch = scratch
-        self._links: dict[int, list[bytes]] = {}  # inode of the host to its paths in here
+        self._links: dict[int, list[bytes]] = {}  # inode on the host to paths in the image
         self._attributes = 0
 
     def lines(self) -> Iterator[bytes]:
-        yield from self._top()
+        yield from self._make_parents()
         there = {self._tree.source}
         for folder, entries in _walk(self._tree):
-            at = self._inside(folder)
+            at = self._path_inside(folder)
             old = self._system.names(os.fsdecode(at)) if folder in there else {}
             yield b"cd %s" % _quoted(at)
             for entry in entries:
@@ -337,8 +344,8 @@ class _Writer:
         for paths in self._links.values():
             yield b"sif %s links_count %d" % (_quoted(paths[0]), len(paths))
 
-    def _top(self) -> Iterator[bytes]:
-        """Make the folder at which the tree is to lie, and its parents."""
+    def _make_parents(self) -> Iterator[bytes]:
+        """Create the folder of the tree and its parents."""
         path = ""
         missing = False
         for name in self._tree.at.strip("/").split("/"):
@@ -347,9 +354,9 @@ class _Writer:
             if missing:
                 yield b"mkdir %s" % _quoted(os.fsencode(path))
         if missing:
-            yield from self._owned(_quoted(os.fsencode(path)), self._tree.source.stat())
+            yield from self._metadata(_quoted(os.fsencode(path)), self._tree.source.stat())
 
-    def _inside(self, folder: Path) -> bytes:
+    def _path_inside(self, folder: Path) -> bytes:
         relative = bytes(folder.relative_to(self._tree.source))
         top = os.fsencode(self._tree.at)
         return top if relative == b"." else top + b"/" + relative
@@ -378,11 +385,11 @@ class _Writer:
         elif kind == stat.S_IFIFO:
             yield b"mknod %s p" % _quoted(name)
         else:
-            return  # a socket, of a daemon that is gone
-        yield from self._owned(_filespec(name), found)
-        yield from self._extended(_filespec(name), entry.path)
+            return  # the socket of a daemon that has ended
+        yield from self._metadata(_filespec(name), found)
+        yield from self._extended_attributes(_filespec(name), entry.path)
 
-    def _owned(self, filespec: bytes, found: os.stat_result) -> Iterator[bytes]:
+    def _metadata(self, filespec: bytes, found: os.stat_result) -> Iterator[bytes]:
         yield b"sif %s mode 0%o" % (filespec, found.st_mode)
         yield b"sif %s mtime @%d" % (filespec, int(found.st_mtime))
         if not self._tree.owned_by_root:
@@ -390,7 +397,7 @@ class _Writer:
                 if value:
                     yield b"sif %s %s %d" % (filespec, field.encode(), value)
 
-    def _extended(self, filespec: bytes, path: str) -> Iterator[bytes]:
+    def _extended_attributes(self, filespec: bytes, path: str) -> Iterator[bytes]:
         if self._tree.owned_by_root:
             return
         for name in os.listxattr(path, follow_symlinks=False):
@@ -401,14 +408,14 @@ class _Writer:
 
 
 def _quoted(word: bytes) -> bytes:
-    """Quote a word for debugfs, which has no way to write a line end in one."""
+    """Quote a word for debugfs, which cannot express a line break in a word."""
     if b"\n" in word:
         raise PreloadError(
-            f"{os.fsdecode(word)!r}: the name of a file holds a line end", "rename the file"
+            f"the file name {os.fsdecode(word)!r} contains a line break", "rename the file"
         )
     return b'"' + word.replace(b'"', b'""') + b'"'
 
 
 def _filespec(name: bytes) -> bytes:
-    """Name a file of the current folder; `<12>` alone would be an inode."""
+    """Name a file in the current folder; `<12>` alone would be an inode number."""
     return _quoted(b"./" + name)

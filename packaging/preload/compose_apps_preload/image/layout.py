@@ -1,4 +1,4 @@
-"""Where things of the device lie in its root file system."""
+"""The paths of the device's files in its root file system."""
 
 import stat
 from collections.abc import Iterator
@@ -15,28 +15,28 @@ DEPLOY = "/ostree/deploy"
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the device's `/var` is, as an absolute path in the file system."""
+    """The layout of a root file system. `var` is the path of the device's `/var` in it."""
 
     var: str
 
     @classmethod
     def find(cls, system: FileSystem) -> "Layout":
-        """Find `/var`: of an OSTree deployment, else at the top; raises `PreloadError`."""
+        """Find `/var` of an OSTree deployment, or at the top; raises `PreloadError`."""
         systems = [
             name for name in system.names(DEPLOY) if "var" in system.names(f"{DEPLOY}/{name}")
         ]
         if len(systems) > 1:
             raise PreloadError(
                 f"the image holds {len(systems)} operating systems: {', '.join(sorted(systems))}",
-                "preloading works on an image with one",
+                "use an image with one operating system",
             )
         if systems:
             return cls(f"{DEPLOY}/{systems[0]}/var")
         if "var" in system.names("/"):
             return cls("/var")
         raise PreloadError(
-            "there is neither /ostree/deploy/*/var nor /var in the image's root file system",
-            "is this the root file system? One labelled 'otaroot' is taken first",
+            "the image's root file system has neither /ostree/deploy/*/var nor /var",
+            "if this is the wrong partition, choose another one with --partition",
         )
 
     def roots(self, system: FileSystem) -> Iterator[str]:
@@ -66,15 +66,15 @@ class Layout:
 
     @property
     def installed_versions(self) -> str:
-        """The file that says which apps belong to the image."""
+        """The file that names the apps of the image."""
         return str(self._settings.installed_versions)
 
     @property
     def default_apps(self) -> str:
-        """The shortlist of apps that are to be started."""
+        """The shortlist of apps to start."""
         return str(self._settings.default_apps)
 
     @property
     def _settings(self) -> Settings:
-        """The paths as the agent has them, which know of `/var` alone."""
+        """The agent's paths, all of which are below `/var`."""
         return Settings(root=Path(self.var).parent)

@@ -17,10 +17,10 @@ _OCI = "application/vnd.oci.image"
 
 @dataclass(frozen=True)
 class Image:
-    """An image as one platform gets it.
+    """An image for one platform.
 
-    `documents` are what the reference names and, if that is an index, the manifest of the
-    platform, both byte by byte.
+    `documents` are the exact bytes of the manifest. If the reference names an index, they are the
+    index and the manifest of the platform.
     """
 
     reference: str
@@ -31,14 +31,14 @@ class Image:
 
     @property
     def manifest_reference(self) -> str:
-        """The reference of the platform's manifest itself."""
+        """The reference of the platform's manifest."""
         return f"{skopeo.repository(self.reference)}@{skopeo.digest_of(self.documents[-1])}"
 
 
 def find(reference: str, wanted: Platform, registries: Registries) -> Image:
-    """Look up a pinned image for a platform; fetches small documents only.
+    """Look up a pinned image for a platform; this fetches only small documents.
 
-    Raises `PreloadError` if the image is not there, or not for this platform.
+    Raises `PreloadError` if the image does not exist, or not for this platform.
     """
     documents = [registries.manifest(reference)]
     document = _parsed(documents[0], reference)
@@ -50,25 +50,27 @@ def find(reference: str, wanted: Platform, registries: Registries) -> Image:
     if "config" not in document:
         raise PreloadError(
             f"{reference} is neither an image manifest nor an index",
-            "schema 1 images have to be pushed anew",
+            "if it is a schema 1 image, push it again with a current docker",
         )
     media_type = document.get("mediaType") or f"{_OCI}.manifest.v1+json"
     try:
         found = (document["config"], *(document.get("layers") or ()))
-        blobs = tuple(dict.fromkeys(Blob(str(each["digest"]), int(each["size"])) for each in found))
+        blobs = tuple(
+            dict.fromkeys(Blob(str(entry["digest"]), int(entry["size"])) for entry in found)
+        )
     except (LookupError, TypeError, ValueError) as error:
         raise _damaged(reference, "manifest") from error
     manifest = f"{skopeo.repository(reference)}@{skopeo.digest_of(documents[-1])}"
     if platform is None:
         config = _parsed(registries.config(manifest, blobs[0].digest), reference)
-        platform = platforms.of(config)
+        platform = platforms.from_document(config)
         if platform is None or platform not in platforms.accepted(wanted):
             raise _lacks(reference, wanted, [platform] if platform else [])
     return Image(reference, tuple(documents), str(media_type), platform, blobs)
 
 
 def fetch(image: Image, blobs: Path, registries: Registries) -> None:
-    """Put all of the image into `blobs/sha256`, through the cache; raises `PreloadError`."""
+    """Put all blobs of the image into `blobs/sha256`, via the cache; raises `PreloadError`."""
     registries.fetch(image.manifest_reference, image.media_type, image.blobs, blobs)
     for document in image.documents:
         put(document, blobs)
@@ -89,19 +91,22 @@ def _parsed(data: bytes, reference: str) -> dict[str, Any]:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise PreloadError(
-            f"{reference}: the registry sent no JSON", "is it a registry?"
+            f"{reference}: the registry did not send JSON", "check that the host is a registry"
         ) from error
     if not isinstance(document, dict):
-        raise PreloadError(f"{reference}: this is no JSON object", "is it a registry?")
+        raise PreloadError(
+            f"{reference}: the registry did not send a JSON object",
+            "check that the host is a registry",
+        )
     return document
 
 
 def _child(index: dict[str, Any], reference: str, wanted: Platform) -> tuple[Platform, str]:
-    """Return the platform and the digest of the manifest that fits best."""
+    """Return the best platform, and the digest of its manifest."""
     found: dict[Platform, str] = {}
     try:
         for entry in index["manifests"]:
-            platform = platforms.of(entry.get("platform") or {})
+            platform = platforms.from_document(entry.get("platform") or {})
             if platform is not None:  # attestations have "unknown"
                 found.setdefault(platform, str(entry["digest"]))
     except (LookupError, TypeError, AttributeError) as error:
@@ -114,13 +119,14 @@ def _child(index: dict[str, Any], reference: str, wanted: Platform) -> tuple[Pla
 
 def _damaged(reference: str, what: str) -> PreloadError:
     return PreloadError(
-        f"{reference}: its {what} is damaged: an entry is not as OCI's specification has it",
-        "push the image anew",
+        f"{reference}: its {what} is damaged: an entry violates the OCI specification",
+        "push the image again",
     )
 
 
 def _lacks(reference: str, wanted: Platform, found: Sequence[Platform]) -> PreloadError:
     return PreloadError(
-        f"{reference} is not for {wanted}: it has {', '.join(map(str, found)) or 'no platform'}",
-        "build the app's images for this architecture, or name the right --arch",
+        f"{reference} does not support {wanted}, only "
+        f"{', '.join(map(str, found)) or 'unknown platforms'}",
+        "build the image for this architecture, or correct --arch",
     )

@@ -1,4 +1,4 @@
-"""The finished image: compressed if asked for, with its block map, in its place in one step."""
+"""Publishing the finished image: compressed if asked for, with a block map, in one step."""
 
 import contextlib
 import hashlib
@@ -14,54 +14,54 @@ from .progress import Step, step
 
 Sink = Callable[[bytes], object]
 _CHUNK = 1 << 20
-_ZEROS = bytes(_CHUNK)
+_ZERO_CHUNK = bytes(_CHUNK)
 
 
 def bmap_name(target: Path) -> Path:
-    """Return where the block map of an image lies: `x.wic.bmap` for `x.wic` and `x.wic.gz`."""
+    """Return the path of an image's block map: `x.wic.bmap` for `x.wic` and `x.wic.gz`."""
     name = target.stem if compression.of_name(target) else target.name
     return target.with_name(f"{name}.bmap")
 
 
 def publish(image: Path, partition: Partition, target: Path, work: Path) -> None:
-    """Move `image`, or what it is packed to, to `target`, and its block map beside it.
+    """Move `image`, compressed if `target` says so, to `target`, with its block map beside it.
 
-    `partition` is the root file system in it: its free blocks need not be written.
-    Raises OSError or `PreloadError`; there is nothing at `target` then that was not there before.
+    `partition` is the root file system in it, whose free blocks need not be written to a device.
+    Raises OSError or `PreloadError`; `target` is then what it was before.
     """
-    packs = compression.of_name(target) is not None
+    compresses = compression.of_name(target) is not None
     size = image.stat().st_size
     ranges = bmap.ranges(_used(image, partition, work), size)
     packed = work / "packed"
     checksums = {}
     with (
-        step("compressing" if packs else "making the block map", size) as shown,
+        step("compressing" if compresses else "making the block map", size) as progress,
         contextlib.ExitStack() as stack,
         image.open("rb") as source,
     ):
-        sink = stack.enter_context(compression.packed(packed, target)) if packs else None
+        sink = stack.enter_context(compression.packed(packed, target)) if compresses else None
         position = 0
-        for each in ranges:
-            _zeros(each.first * bmap.BLOCK - position, sink, shown)
-            position = min((each.last + 1) * bmap.BLOCK, size)
-            checksums[each] = _passed(source, each.first * bmap.BLOCK, position, sink, shown)
-        _zeros(size - position, sink, shown)
-    described = work / "bmap"
-    described.write_bytes(bmap.document(size, checksums))
-    finished = packed if packs else image
-    for file in (described, finished):
+        for blocks in ranges:
+            _write_zeros(blocks.first * bmap.BLOCK - position, sink, progress)
+            position = min((blocks.last + 1) * bmap.BLOCK, size)
+            checksums[blocks] = _copy(source, blocks.first * bmap.BLOCK, position, sink, progress)
+        _write_zeros(size - position, sink, progress)
+    block_map = work / "bmap"
+    block_map.write_bytes(bmap.document(size, checksums))
+    finished = packed if compresses else image
+    for file in (block_map, finished):
         _sync(file)
-    # The image comes last: with it, all is there.
-    described.replace(bmap_name(target))
+    # The image comes last: once it exists, everything exists.
+    block_map.replace(bmap_name(target))
     finished.replace(target)
     _sync(target.parent)
 
 
 def _used(image: Path, partition: Partition, work: Path) -> Iterator[tuple[int, int]]:
-    """Yield what has to be written, as (begin, end) in bytes.
+    """Yield the ranges that have to be written, as (begin, end) in bytes.
 
-    Holes of the file are no guide: zeros that are in use, in a boot partition or a file, must be
-    written, or the device keeps what was there before.
+    Holes in the file do not tell: zeros that are in use, in a boot partition or in a file, must be
+    written, or the device keeps its old data there.
     """
     yield 0, partition.start
     yield partition.start + partition.size, image.stat().st_size
@@ -74,8 +74,8 @@ def _used(image: Path, partition: Partition, work: Path) -> Iterator[tuple[int, 
     yield partition.start + position * block, partition.start + superblock.blocks * block
 
 
-def _passed(source: IO[bytes], begin: int, end: int, sink: Sink | None, shown: Step) -> str:
-    """Pass a range on, and return its sha256 in hex."""
+def _copy(source: IO[bytes], begin: int, end: int, sink: Sink | None, progress: Step) -> str:
+    """Copy a range to the sink, if there is one, and return its sha256 in hex."""
     digest = hashlib.sha256()
     source.seek(begin)
     while begin < end:
@@ -84,14 +84,14 @@ def _passed(source: IO[bytes], begin: int, end: int, sink: Sink | None, shown: S
         if sink:
             sink(chunk)
         begin += len(chunk)
-        shown.advance(len(chunk))
+        progress.advance(len(chunk))
     return digest.hexdigest()
 
 
-def _zeros(size: int, sink: Sink | None, shown: Step) -> None:
-    shown.advance(size)
+def _write_zeros(size: int, sink: Sink | None, progress: Step) -> None:
+    progress.advance(size)
     while sink and size > 0:
-        sink(_ZEROS[: min(_CHUNK, size)])
+        sink(_ZERO_CHUNK[: min(_CHUNK, size)])
         size -= _CHUNK
 
 

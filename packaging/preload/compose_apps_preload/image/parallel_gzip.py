@@ -1,8 +1,8 @@
-"""Compressing an image into gzip's format: on all processors, and not what is compressed already.
+"""Compressing an image with gzip on all processors, except data that is compressed already.
 
-Most of a preloaded image is layers as registries have them. To compress them once more would take
-more time than all the rest of making the image, for nothing. No program of gzip's family leaves
-them as they are, hence this, on zlib. Source of the format: RFC 1951 and 1952.
+Most of a preloaded image consists of compressed layers. Compressing them again would take longer
+than the rest of making the image, and gain nothing. No gzip program skips such data, so this module
+does it with zlib. Source of the format: RFC 1951 and 1952.
 """
 
 import os
@@ -15,25 +15,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _PIECE = 1 << 20  # bytes that one processor compresses at a time
-_WINDOW = 32 << 10  # so far back a piece may point into the ones before
-_MOST_PROCESSORS = 8  # what is under way is held in memory
-# Neither name nor time: the same image gives the same bytes.
+_WINDOW = 32 << 10  # how far back a piece may refer to earlier ones
+_MAX_PROCESSORS = 8  # pieces in work are held in memory
+# Without a name and a time, so that the same image gives the same bytes.
 _HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\x03"
 _EMPTY_LAST_BLOCK = b"\x03\0"
 # Programs and libraries: 66 MB/s to 35.1 %; gzip's own 6 gives 27 MB/s to 33.6 %.
 _LEVEL = 4
-_SAMPLE, _EVERY = 4 << 10, 128 << 10  # bytes of a piece that tell whether it is worth it
-_WORTH = 0.95
+_SAMPLE, _EVERY = 4 << 10, 128 << 10  # the sample that decides whether to compress
+_WORTHWHILE_RATIO = 0.95
 
 
 @contextmanager
 def gzipped(target: Path) -> Iterator[Callable[[bytes], None]]:
-    """Lend a function to which the content of the file `target` is passed, part by part.
+    """Yield a function that writes the next part of the content, compressed, to `target`.
 
-    The file is complete when the context ends without an error. Raises OSError.
+    The file is complete when the block ends without an error. Raises OSError.
     """
-    processors = min(os.cpu_count() or 1, _MOST_PROCESSORS)
-    under_way: deque[Future[bytes]] = deque()
+    processors = min(os.cpu_count() or 1, _MAX_PROCESSORS)
+    in_flight: deque[Future[bytes]] = deque()
     piece = bytearray()
     checksum = size = 0
     before = b""
@@ -44,26 +44,26 @@ def gzipped(target: Path) -> Iterator[Callable[[bytes], None]]:
         piece.clear()
         checksum = zlib.crc32(data, checksum)
         size += len(data)
-        under_way.append(pool.submit(_deflated, data, before))
+        in_flight.append(pool.submit(_deflated, data, before))
         before = data[-_WINDOW:]
 
     def write(data: bytes) -> None:
         piece.extend(data)
         if len(piece) >= _PIECE:
             submit()
-        if len(under_way) > 2 * processors:
-            file.write(under_way.popleft().result())
+        if len(in_flight) > 2 * processors:
+            file.write(in_flight.popleft().result())
 
     with target.open("wb") as file, ThreadPoolExecutor(processors) as pool:
         file.write(_HEADER)
         yield write
         submit()
-        file.writelines(each.result() for each in under_way)
+        file.writelines(block.result() for block in in_flight)
         file.write(_EMPTY_LAST_BLOCK + struct.pack("<II", checksum, size & 0xFFFFFFFF))
 
 
 def _deflated(data: bytes, before: bytes) -> bytes:
-    """Return `data` as blocks that end at a byte, so that others can follow."""
+    """Return `data` as deflate blocks that end at a byte boundary, so that others can follow."""
     level = _LEVEL if _is_worth_it(data) else zlib.Z_NO_COMPRESSION
     packer = zlib.compressobj(level, wbits=-zlib.MAX_WBITS, zdict=before)
     return packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH)
@@ -71,4 +71,4 @@ def _deflated(data: bytes, before: bytes) -> bytes:
 
 def _is_worth_it(data: bytes) -> bool:
     sample = b"".join(data[at : at + _SAMPLE] for at in range(0, len(data), _EVERY))
-    return len(zlib.compress(sample, zlib.Z_BEST_SPEED)) <= _WORTH * len(sample)
+    return len(zlib.compress(sample, zlib.Z_BEST_SPEED)) <= _WORTHWHILE_RATIO * len(sample)

@@ -1,4 +1,4 @@
-"""Platforms as containerd names and orders them: which image a device takes of those there are."""
+"""Platforms as containerd names and orders them, which decides on the image that a device runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _MACHINES = {0x03: "386", 0x28: "arm", 0x3E: "amd64", 0xB7: "arm64", 0xF3: "risc
 
 @dataclass(frozen=True)
 class Platform:
-    """An architecture as Go names it, and its variant, "" if it goes without saying."""
+    """An architecture as Go names it, and its variant; "" is the default variant."""
 
     architecture: str
     variant: str = ""
@@ -36,46 +36,44 @@ class Platform:
 
 
 def parse(text: str) -> Platform:
-    """Parse what a person names a platform; raises `UsageError`."""
+    """Parse a platform as people write it; raises `UsageError`."""
     words = text.lower().removeprefix("linux/").split("/")
-    found = _normal(*words) if 1 <= len(words) <= 2 else None
+    found = _normalized(*words) if 1 <= len(words) <= 2 else None
     if found is None or found.architecture not in KNOWN:
-        raise UsageError(
-            f"{text!r} is no architecture of Linux devices", f"name one of {', '.join(KNOWN)}"
-        )
+        raise UsageError(f"{text!r} is not a known architecture", f"use one of {', '.join(KNOWN)}")
     return found
 
 
-def of(described: Mapping[str, Any]) -> Platform | None:
-    """Return the platform in an index or a config; None if it is not of Linux."""
+def from_document(described: Mapping[str, Any]) -> Platform | None:
+    """Return the platform that an index or a config names; None if it is not Linux."""
     architecture = described.get("architecture")
     if described.get("os") != "linux" or not isinstance(architecture, str):
         return None
-    return _normal(architecture, str(described.get("variant") or ""))
+    return _normalized(architecture, str(described.get("variant") or ""))
 
 
 def accepted(wanted: Platform) -> Sequence[Platform]:
-    """Return what runs on `wanted`, the best first; source: containerd/platforms, `Only`."""
+    """Return the platforms that run on `wanted`, best first; source: containerd's `Only`."""
     if wanted.architecture == "arm":
         newest = int(wanted.variant[1:])
-        return [Platform("arm", f"v{each}") for each in range(newest, 4, -1)] or [wanted]
+        return [Platform("arm", f"v{level}") for level in range(newest, 4, -1)] or [wanted]
     if wanted == Platform("arm64"):
-        return [wanted, *(Platform("arm", f"v{each}") for each in range(8, 4, -1))]
+        return [wanted, *(Platform("arm", f"v{level}") for level in range(8, 4, -1))]
     if wanted.architecture == "amd64":
         newest = int(wanted.variant[1:] or 1)
-        older = [Platform("amd64", f"v{each}") for each in range(newest, 1, -1)]
+        older = [Platform("amd64", f"v{level}") for level in range(newest, 1, -1)]
         return [*older, Platform("amd64"), Platform("386")]
     return [wanted]
 
 
 def of_program(data: bytes) -> str | None:
-    """Return the architecture that a program is for, None if it is none of ELF's that we know."""
+    """Return the architecture of an ELF program; None if it is something else or unknown."""
     if data[:4] != b"\x7fELF" or len(data) < 20:
         return None
     return _MACHINES.get(int.from_bytes(data[18:20], "little" if data[5] == 1 else "big"))
 
 
-def _normal(architecture: str, variant: str = "") -> Platform:
+def _normalized(architecture: str, variant: str = "") -> Platform:
     implied = ""
     architecture = architecture.lower()
     if architecture in _NAMES:

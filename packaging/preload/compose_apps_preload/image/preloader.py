@@ -1,7 +1,6 @@
-"""Making a preloaded image: the steps, from what is asked for to the image in its place."""
+"""Creation a preloaded image: all steps, from the request to the finished file."""
 
 import contextlib
-import json
 import os
 import shutil
 import sys
@@ -12,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from compose_apps_early_start import shortlist
 from compose_apps_early_start.settings import Settings
 
 from ..apps import lint as lint_apps
@@ -23,34 +23,35 @@ from . import (
     containers,
     disk,
     docker_store,
-    held,
+    installed_versions,
     oci,
     output,
+    preloaded,
     privilege,
     restorable,
     tool,
 )
 from .app import App
+from .bom import BillOfMaterials
 from .cache import Cache
-from .containers import Making
-from .contents import check, names_of
+from .containers import Creation
+from .contents import check
 from .disk import Partition
-from .ext4 import FileSystem, Tree, need
-from .held import Held
+from .ext4 import FileSystem, Tree, usage
 from .layout import Layout
 from .platforms import Platform
+from .preloaded import Preloaded
 from .progress import megabytes, step
-from .report import Report
 from .skopeo import Registries
 
 SPARE_BYTES = 64 << 20
-"""What stays free in the root file system: containers write before it grows at the first boot."""
+"""Free space in the root file system. Containers write before it grows at the first boot."""
 
-_UNPACKED = 3
-"""A guess: how much larger than what is packed is what it unpacks to."""
+_EXPANSION = 3
+"""An estimate of how much larger an image becomes when docker unpacks it."""
 
 _REMOVAL_SECONDS = 10.0
-_SIDE_BY_SIDE = 6  # requests to registries
+_PARALLEL_REQUESTS = 6  # requests to registries
 _PROGRAMS = (
     *("cp", "debugfs", "dumpe2fs", "e2fsck", "e2image", "fallocate", "resize2fs"),
     *("sfdisk", "skopeo"),
@@ -58,8 +59,8 @@ _PROGRAMS = (
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is asked for. `sources` are folders and references of apps."""
+class Request:
+    """The image to make. `sources` are folders and references of apps."""
 
     source: Path
     target: Path
@@ -69,141 +70,141 @@ class Wish:
     docker: bool = True
     default_apps: tuple[str, ...] | None = None
     only: tuple[str, ...] | None = None
-    """Names of apps that are to be taken from `sources`; None: all of them."""
+    """The names of the apps to take from `sources`; None takes all of them."""
     variables: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    """What the images in apps' folders are interpolated with."""
+    """The variables for the compose files in apps' folders."""
     partition: int | None = None
-    """The number of the root file system's partition; None: it is looked for."""
+    """The number of the partition with the root file system; None searches for it."""
     spare: int = SPARE_BYTES
-    """Bytes that stay free in the root file system."""
+    """How many bytes stay free in the root file system."""
     replace: bool = False
-    """Whether the image may be preloaded already: its apps stay, but for those of `sources`."""
+    """Whether the image may be preloaded already. Its apps stay, except those in `sources`."""
     removed: tuple[str, ...] = ()
-    """Names of apps that are preloaded already, and shall not be any longer."""
+    """The names of preloaded apps to remove."""
     create: bool = False
-    """Whether the apps' containers are made, too; only with `docker`."""
+    """Whether the apps' containers are created, too; only with `docker`."""
     dry_run: bool = False
-    """Whether to only tell what would be done, on standard output."""
+    """Whether to only print what would be done."""
 
 
-def make(wish: Wish) -> None:
-    """Make the image; raises `PreloadError`, and then there is none."""
-    _check_files(wish.source, wish.target)
-    # Whatever is missing is said before anything is fetched.
-    tool.check(*_PROGRAMS, *compression.programs(wish.source, wish.target))
-    engine = docker_store.check() if wish.docker and not wish.dry_run else None
+def make(request: Request) -> None:
+    """Make the image. Raises `PreloadError`; no image is left behind then."""
+    _check_files(request.source, request.target)
+    # Report missing programs before anything is fetched.
+    tool.check(*_PROGRAMS, *compression.programs(request.source, request.target))
+    engine = docker_store.check() if request.docker and not request.dry_run else None
     cache = Cache.of_user()
-    with _workspace(wish.target) as work, cache.used():
-        lint_apps.warn([Path(each) for each in wish.sources if Path(each).is_dir()])
-        if wish.sources and not wish.replace and not wish.removed:
-            _chosen(wish, {})  # what is wrong is said before the image is looked at
-        copy = _unpacked(wish.source, work)
-        partition = disk.find_root(copy or wish.source, wish.partition)
+    with _workspace(request.target) as work, cache.locked():
+        lint_apps.warn([Path(source) for source in request.sources if Path(source).is_dir()])
+        if request.sources and not request.replace and not request.removed:
+            _selected_sources(request, {})  # report wrong names before the image is read
+        copy = _unpacked(request.source, work)
+        partition = disk.find_root(copy or request.source, request.partition)
         system = FileSystem(partition.file, partition.start)
         layout = Layout.find(system)
-        before = Held.read(system, layout)
-        sources = _chosen(wish, _staying(wish, before))
-        making = Making.for_image(system, layout) if wish.create else None
-        _check_held(wish, before)
-        if not before.is_empty:
-            held.keep_blobs(system, layout, cache, work / "held")
-        architecture.check(system, layout, wish.platform)
+        existing = Preloaded.read(system, layout)
+        sources = _selected_sources(request, _kept_sources(request, existing))
+        creation = Creation.for_image(system, layout) if request.create else None
+        _check_preloaded(request, existing)
+        if not existing.is_empty:
+            preloaded.keep_blobs(system, layout, cache, work / "kept")
+        architecture.check(system, layout, request.platform)
         registries = Registries(cache)
-        with step("reading apps") as shown, _threads(registries) as pool:
-            registries.advance = shown.advance
-            apps = [
-                pool.submit(app.load, each, work / f"app-{number}", registries, wish.variables)
-                for number, each in enumerate(sources)
+        with step("reading apps") as progress, _threads(registries) as pool:
+            registries.advance = progress.advance
+            loads = [
+                pool.submit(app.load, source, work / f"app-{number}", registries, request.variables)
+                for number, source in enumerate(sources)
             ]
-            loaded = [each.result() for each in apps]
-            references = dict.fromkeys(reference for each in loaded for reference in each.images)
+            apps = [load.result() for load in loads]
+            references = dict.fromkeys(reference for each in apps for reference in each.images)
             images = {
                 image.reference: image
                 for image in pool.map(
-                    lambda reference: oci.find(reference, wish.platform, registries), references
+                    lambda reference: oci.find(reference, request.platform, registries), references
                 )
             }
-        _warn(images, wish.platform)
-        if wish.dry_run:
-            print(_plan(wish, partition, layout, loaded, images, cache))
+        _warn(images, request.platform)
+        if request.dry_run:
+            print(_plan(request, partition, layout, apps, images, cache))
             return
-        _check_space(wish, images, work, cache)
+        _check_space(request, images, work, cache)
         if copy is None:
             copy = work / "disk"
-            with step(f"copying {wish.source.name}", wish.source.stat().st_size) as shown:
-                disk.copy(wish.source, copy, shown)
-            partition = partition.inside(copy)
+            with step(f"copying {request.source.name}", request.source.stat().st_size) as progress:
+                disk.copy(request.source, copy, progress)
+            partition = partition.in_copy(copy)
             system = FileSystem(copy, partition.start)
         with step("checking the file system"):
             system.check()
-        if not before.is_empty:
-            with step("taking out what was preloaded"):
-                held.remove(system, layout, before, work)
-                # What was removed counts as free from now on.
+        if not existing.is_empty:
+            with step("removing the old apps"):
+                preloaded.remove(system, layout, existing, work)
+                # This makes the removed blocks count as free.
                 system.repair()
-        stage = Settings(root=work / "root")
-        blobs = stage.reset_apps / "blobs" if wish.restorable else work / "blobs"
+        staging = Settings(root=work / "root")
+        blobs = staging.reset_apps / "blobs" if request.restorable else work / "blobs"
         with (
-            step("fetching images", _size(images.values())) as shown,
+            step("fetching images", _size(images.values())) as progress,
             _threads(registries) as pool,
         ):
-            registries.advance = shown.advance
+            registries.advance = progress.advance
             list(pool.map(lambda image: oci.fetch(image, blobs, registries), images.values()))
-        _fill(
-            stage,
-            wish,
-            loaded,
+        _stage(
+            staging,
+            request,
+            apps,
             images,
-            _installed(system, layout, loaded, wish.removed),
-            _default_apps(wish, system, layout),
+            _installed(system, layout, apps, request.removed),
+            _default_apps(request, system, layout),
         )
-        trees = [Tree(stage.root / "var", layout.var)]
+        trees = [Tree(staging.root / "var", layout.var)]
         with contextlib.ExitStack() as stack:
             if engine:
                 root = stack.enter_context(
                     docker_store.filled(
-                        *(images.values(), blobs, stage.compose_apps, work / "docker"),
-                        *(engine, making),
+                        *(images.values(), blobs, staging.compose_apps, work / "docker"),
+                        *(engine, creation),
                     )
                 )
-                parts = docker_store.PARTS + (containers.PARTS if making else ())
-                trees.append(Tree(root, layout.docker, parts, owned_by_root=False))
-            partition = _with_room(partition, trees, wish.spare, work)
+                folders = docker_store.IMAGE_FOLDERS + (containers.FOLDERS if creation else ())
+                trees.append(Tree(root, layout.docker, folders, owned_by_root=False))
+            partition = _make_room(partition, trees, request.spare, work)
             with step("writing apps into the file system"):
                 system.write(trees, work)
         with step("checking the file system"):
             system.repair()
-        _verify(system, layout, loaded, wish, work)
-        output.publish(copy, partition, wish.target, work)
+        _verify(system, layout, apps, request, work)
+        output.publish(copy, partition, request.target, work)
 
 
 def _check_files(source: Path, target: Path) -> None:
     if not source.exists():
-        raise PreloadError(f"there is no image {source}", "give a .wic or .ext4 file")
+        raise PreloadError(f"{source} does not exist", "name a .wic or .ext4 file")
     if not source.is_file():
-        raise PreloadError(f"{source} is no plain file", "give a .wic or .ext4 file")
+        raise PreloadError(f"{source} is not a regular file", "name a .wic or .ext4 file")
     if not target.parent.is_dir():
-        raise PreloadError(f"there is no folder {target.parent}", "make it first")
+        raise PreloadError(f"the folder {target.parent} does not exist", "create it first")
     compression.check_name(target)
     for made in (target, output.bmap_name(target)):
         if made.is_dir():
-            raise PreloadError(f"{made} is a folder", "name the file to be made")
+            raise PreloadError(f"{made} is a folder", "name the file to make")
         if made.exists() and not made.is_file():
             raise PreloadError(
-                f"{made} is no plain file, and would be replaced by one",
-                "name a file; bmaptool copy writes it to a device",
+                f"{made} is not a regular file, and would be replaced by one",
+                "name a file; then write it to a device with bmaptool copy",
             )
         if made.exists() and made.samefile(source):
             raise PreloadError(
-                f"{made} is the input, and would be overwritten",
-                "an input is never modified: name another output",
+                f"{made} is the input image, and would be overwritten",
+                "name another output; the input is never modified",
             )
 
 
 @contextlib.contextmanager
 def _threads(registries: Registries) -> Iterator[ThreadPoolExecutor]:
-    """Lend threads that read registries; if one fails, or all is interrupted, none goes on."""
-    with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+    """Yield threads that read registries. If one fails or is interrupted, all of them stop."""
+    with ThreadPoolExecutor(_PARALLEL_REQUESTS) as pool:
         try:
             yield pool
         except BaseException:
@@ -212,59 +213,59 @@ def _threads(registries: Registries) -> Iterator[ThreadPoolExecutor]:
             raise
 
 
-def _staying(wish: Wish, before: Held) -> Mapping[str, str]:
-    """Return the sources of the apps that are the image's own, by name."""
-    if before.is_empty:
-        # The image says which apps belong to it: an image of a Target.
-        return {} if wish.sources else before.installed
-    given = {app.name_of(source) for source in wish.sources}
-    unknown = [name for name in wish.removed if name not in before.apps]
+def _kept_sources(request: Request, existing: Preloaded) -> Mapping[str, str]:
+    """Return the sources of the apps that the image itself determines, by name."""
+    if existing.is_empty:
+        # An image that belongs to a Target names the apps of this Target.
+        return {} if request.sources else existing.installed
+    named = {app.name_of(source) for source in request.sources}
+    unknown = [name for name in request.removed if name not in existing.apps]
     if unknown:
         raise PreloadError(
-            f"unknown app {unknown[0]!r}; the image is preloaded with {', '.join(before.apps)}",
+            f"unknown app {unknown[0]!r}; the image is preloaded with {', '.join(existing.apps)}",
             "correct the name",
         )
     found = {}
-    for name, uri in before.apps.items():
-        if name in given or name in wish.removed:
+    for name, uri in existing.apps.items():
+        if name in named or name in request.removed:
             continue
-        if uri is None and (wish.replace or wish.removed):
+        if uri is None and (request.replace or request.removed):
             raise PreloadError(
-                f"nothing in the image tells the version of app {name!r}, which is to stay",
-                f"give it with --app, or take it out with --remove {name}",
+                f"app {name!r} is to stay, but nothing in the image says which version it is",
+                f"give it with --app, or remove it with --remove {name}",
             )
         found[name] = str(uri)
     return found
 
 
-def _chosen(wish: Wish, staying: Mapping[str, str]) -> list[str]:
+def _selected_sources(request: Request, kept: Mapping[str, str]) -> list[str]:
     """Return the sources of the apps to preload; raises `PreloadError` for unknown names."""
     sources: dict[str, str] = {}
-    for source in wish.sources:
+    for source in request.sources:
         name = app.name_of(source)
         if name in sources:
-            raise PreloadError(f"app {name!r} is given twice", f"leave one --app {source} out")
+            raise PreloadError(f"app {name!r} is given twice", f"leave out one --app {source}")
         sources[name] = source
-    names = list(sources) if wish.only is None else list(wish.only)
-    sources = {**staying, **sources}
-    names += [name for name in staying if name not in names]
+    names = list(sources) if request.only is None else list(request.only)
+    sources = {**kept, **sources}
+    names += [name for name in kept if name not in names]
     if not names:
         raise PreloadError(
-            "no app is to be preloaded, and the image names none of its own",
-            "give apps with --app, or a Target's with --targets and --target",
+            "there is no app to preload: none is given, and the image names none",
+            "give apps with --app, or a Target with --targets and --target",
         )
-    for name in (*names, *(wish.default_apps or ())):
+    for name in (*names, *(request.default_apps or ())):
         if name not in sources or name not in names:
             raise PreloadError(
-                f"unknown app {name!r}; these are to be preloaded: {', '.join(sources)}",
-                "give it with --app, or correct its name",
+                f"unknown app {name!r}; the apps to preload are {', '.join(sources)}",
+                "add it with --app, or correct the name",
             )
     return [sources[name] for name in names]
 
 
 @contextlib.contextmanager
 def _workspace(target: Path) -> Iterator[Path]:
-    """Lend a folder beside `target`, from where a file can be moved there in one step."""
+    """Yield a folder beside `target`. A file in it can be moved to `target` in one step."""
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent or None))
     try:
         yield folder.resolve()
@@ -274,7 +275,7 @@ def _workspace(target: Path) -> Iterator[Path]:
 
 
 def _remove(folder: Path) -> None:
-    # On Ctrl-C Python does not wait long for the program that it has killed, which may still write.
+    # On Ctrl-C, Python waits only briefly for the program it has killed, which may still write.
     deadline = time.monotonic() + _REMOVAL_SECONDS
     while folder.exists():
         try:
@@ -286,20 +287,20 @@ def _remove(folder: Path) -> None:
 
 
 def _unpacked(source: Path, work: Path) -> Path | None:
-    """Unpack a packed image; None for one that can be looked at where it is."""
+    """Decompress an image; return None if it is not compressed and can be read in place."""
     if not compression.is_packed(source):
         return None
     size = compression.unpacked_size(source)
     _check_free(work, size)
-    with step(f"unpacking {source.name}", size) as shown:
-        disk.unpack(source, work / "disk", shown)
+    with step(f"unpacking {source.name}", size) as progress:
+        disk.unpack(source, work / "disk", progress)
     return work / "disk"
 
 
 def _warn(images: Mapping[str, oci.Image], wanted: Platform) -> None:
     warnings = [
-        f"{image.reference} has no {wanted.architecture}: {image.platform} is taken, as containerd "
-        "does on the device"
+        f"{image.reference} does not support {wanted.architecture}: using {image.platform}, as "
+        "containerd does on the device"
         for image in images.values()
         if image.platform.architecture != wanted.architecture
     ]
@@ -308,23 +309,25 @@ def _warn(images: Mapping[str, oci.Image], wanted: Platform) -> None:
 
 
 def _size(images: Iterable[oci.Image]) -> int:
-    """Return the bytes of all blobs, each counted once."""
+    """Return the size of all blobs in bytes; each blob counts once."""
     return sum(blob.size for blob in {blob for image in images for blob in image.blobs})
 
 
-def _check_space(wish: Wish, images: Mapping[str, oci.Image], work: Path, cache: Cache) -> None:
-    """Raise `PreloadError` if the folder of the output, or the cache, has too little space."""
+def _check_space(
+    request: Request, images: Mapping[str, oci.Image], work: Path, cache: Cache
+) -> None:
+    """Raise `PreloadError` if the output's folder or the cache has too little space."""
     packed = _size(images.values())
     missing = packed - sum(
         blob.size
         for blob in {blob for image in images.values() for blob in image.blobs}
         if cache.has(blob)
     )
-    needed = packed * (wish.restorable + wish.docker * _UNPACKED)
-    if not compression.is_packed(wish.source):
-        needed += wish.source.stat().st_blocks * 512
-    if compression.of_name(wish.target):
-        needed += wish.source.stat().st_size + packed * (wish.restorable + wish.docker)
+    needed = packed * (request.restorable + request.docker * _EXPANSION)
+    if not compression.is_packed(request.source):
+        needed += request.source.stat().st_blocks * 512
+    if compression.of_name(request.target):
+        needed += request.source.stat().st_size + packed * (request.restorable + request.docker)
     if cache.folder.stat().st_dev == work.stat().st_dev:
         needed += missing
     else:
@@ -336,124 +339,118 @@ def _check_space(wish: Wish, images: Mapping[str, oci.Image], work: Path, cache:
 def _check_free(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
-        shown = folder.parent if folder.name.startswith(".") else folder
+        location = folder.parent if folder.name.startswith(".") else folder
         raise PreloadError(
-            f"{shown.resolve()} has too little space: about {megabytes(needed)} are "
-            f"needed for a while, {megabytes(free)} are free",
-            "free some, or put the output elsewhere",
+            f"{location.resolve()} has too little space: the run needs about "
+            f"{megabytes(needed)}, {megabytes(free)} are free",
+            "free some space, or write the output elsewhere",
         )
 
 
-def _check_held(wish: Wish, before: Held) -> None:
-    others = before.docker.intersection(containers.PARTS)
-    if wish.create and others and (before.is_empty or "containers" not in others):
+def _check_preloaded(request: Request, existing: Preloaded) -> None:
+    others = existing.docker.intersection(containers.FOLDERS)
+    if request.create and others and (existing.is_empty or "containers" not in others):
         raise PreloadError(
-            f"docker in the image has {', '.join(sorted(others))} of its own already",
-            "start from an image without, or leave --create out",
+            f"docker in the image already has {', '.join(sorted(others))} of its own",
+            "start from an image without them, or leave out --create",
         )
-    if before.is_empty:
+    if existing.is_empty:
         return
-    if not wish.replace and not wish.removed:
+    if not request.replace and not request.removed:
         raise PreloadError(
-            f"the image is preloaded already, with {', '.join(before.apps) or 'docker images'}",
-            "start from an image without apps; or --replace keeps its apps, and adds or exchanges "
-            "those that you give; or --remove APP takes one out",
+            f"the image is preloaded already, with {', '.join(existing.apps) or 'docker images'}",
+            "start from an image without apps; or add or replace apps with --replace; or remove "
+            "one with --remove APP",
         )
 
 
-def _fill(
-    stage: Settings,
-    wish: Wish,
+def _stage(
+    staging: Settings,
+    request: Request,
     apps: Sequence[App],
     images: Mapping[str, oci.Image],
     installed: bytes | None,
     default_apps: Sequence[str] | None,
 ) -> None:
-    """Put into `stage` what is to lie in /var, but for docker's store."""
+    """Put into `staging` all files for /var, except docker's store."""
     for each in apps:
-        app.unpack(each, stage.compose_apps / each.name)
-        if wish.restorable:
-            restorable.add(stage.reset_apps, each, images)
-    stage.compose_apps.parent.chmod(0o700)
+        app.unpack(each, staging.compose_apps / each.name)
+        if request.restorable:
+            restorable.add(staging.reset_apps, each, images)
+    staging.compose_apps.parent.chmod(0o700)
     if installed is not None:
-        stage.installed_versions.parent.mkdir()
-        stage.installed_versions.write_bytes(installed)
+        staging.installed_versions.parent.mkdir()
+        staging.installed_versions.write_bytes(installed)
     if default_apps is not None:
-        stage.default_apps.parent.mkdir()
-        stage.default_apps.write_text("".join(f"{name}\n" for name in default_apps))
+        staging.default_apps.parent.mkdir()
+        staging.default_apps.write_text("".join(f"{name}\n" for name in default_apps))
 
 
-def _default_apps(wish: Wish, system: FileSystem, layout: Layout) -> Sequence[str] | None:
-    """Return the shortlist to write; None: what is there stays, or there is none."""
+def _default_apps(request: Request, system: FileSystem, layout: Layout) -> Sequence[str] | None:
+    """Return the shortlist to write; None leaves the image's shortlist as it is."""
     found = system.read(layout.default_apps)
-    if wish.default_apps is not None or found is None or not wish.removed:
-        return wish.default_apps
-    return [name for name in names_of(found) if name not in wish.removed]
+    if request.default_apps is not None or found is None or not request.removed:
+        return request.default_apps
+    return [name for name in shortlist.parse(found) if name not in request.removed]
 
 
 def _installed(
     system: FileSystem, layout: Layout, apps: Sequence[App], removed: Sequence[str]
 ) -> bytes | None:
-    """Return the image's installed_versions with these apps in it; None if it has none.
+    """Return the image's installed_versions with these apps added; None if it has no such file.
 
-    It tells aktualizr-lite, and the agent, which version of an app belongs to the image.
+    The file tells aktualizr-lite and the agent which version of an app belongs to the image.
     """
     found = system.read(layout.installed_versions)
     if found is None:
         return None
-    targets = json.loads(found)
-    for target in held.current(targets):
-        named = target.setdefault("custom", {}).setdefault("docker_compose_apps", {})
-        for name in removed:
-            named.pop(name, None)
-        named.update({each.name: {"uri": each.uri} for each in apps})
-    return json.dumps(targets).encode()
+    return installed_versions.updated(found, {each.name: each.uri for each in apps}, removed)
 
 
 def _plan(
-    wish: Wish,
+    request: Request,
     partition: Partition,
     layout: Layout,
     apps: Sequence[App],
     images: Mapping[str, oci.Image],
     cache: Cache,
 ) -> str:
-    """Return, for a person, what would be done."""
+    """Return a description of what would be done."""
     superblock = FileSystem(partition.file, partition.start).superblock
     free = superblock.free_blocks * superblock.block_size
     blobs = {blob for image in images.values() for blob in image.blobs}
     missing = sum(blob.size for blob in blobs if not cache.has(blob))
     packed = _size(images.values())
     bundles = sum(each.blobs[each.bundle].stat().st_size for each in apps)
-    needed = bundles + packed * (wish.restorable + wish.docker * _UNPACKED) + wish.spare
+    needed = bundles + packed * (request.restorable + request.docker * _EXPANSION) + request.spare
     where = f"partition {partition.number}" if partition.number else "the whole image"
     label = f", labelled {partition.label!r}" if partition.label else ""
-    lines = [f"root file system: {where}{label}; apps go into {layout.var}"]
+    lines = [f"root file system: {where}{label}; apps are written to {layout.var}"]
     for each in apps:
         lines.append(f"{each.name}  {each.uri}")
         lines += (
             f"  {reference}  {images[reference].platform}, {megabytes(_size([images[reference]]))}"
             for reference in each.images
         )
-    lines += (f"{name}  is taken out" for name in wish.removed)
-    lines += ("the containers of all apps are made",) * wish.create
-    lines.append(f"to fetch: {megabytes(missing)} of {megabytes(packed)}; the cache has the rest")
+    lines += (f"{name}  is removed" for name in request.removed)
+    lines += ("the containers of all apps are created",) * request.create
+    lines.append(f"to fetch: {megabytes(missing)} of {megabytes(packed)}; the rest is in the cache")
     lines.append(f"the image grows by about {megabytes(max(0, needed - free))}")
     return "\n".join(lines)
 
 
-def _with_room(partition: Partition, trees: Sequence[Tree], spare: int, work: Path) -> Partition:
-    """Make the partition and its file system large enough for `trees`, if they are not."""
+def _make_room(partition: Partition, trees: Sequence[Tree], spare: int, work: Path) -> Partition:
+    """Enlarge the partition and its file system if `trees` need more space."""
     superblock = FileSystem(partition.file, partition.start).superblock
     block = superblock.block_size
-    needed = need(trees, block)
+    needed = usage(trees, block)
     blocks = needed.blocks + spare // block - superblock.free_blocks
     if needed.inodes > superblock.free_inodes:
         groups = -(-(needed.inodes - superblock.free_inodes) // superblock.inodes_per_group)
         blocks = max(blocks, groups * superblock.blocks_per_group)
     if blocks <= 0:
         return partition
-    # Each new group of blocks holds a table of inodes, two bitmaps, perhaps a superblock.
+    # Each new block group has an inode table, two bitmaps, and perhaps a superblock.
     table = superblock.inodes_per_group * superblock.inode_size // block + 2
     groups = blocks // (superblock.blocks_per_group - table) + 1
     size = (superblock.blocks + blocks + groups * table) * block
@@ -465,11 +462,12 @@ def _with_room(partition: Partition, trees: Sequence[Tree], spare: int, work: Pa
 
 
 def _resize(partition: Partition, work: Path) -> None:
-    """Let the file system fill its partition."""
+    """Grow the file system to the size of its partition."""
     if not partition.start:
         FileSystem(partition.file).resize(partition.size)
         return
-    # resize2fs knows no end of a partition in a file: it works on the partition alone.
+    # resize2fs cannot be told where a partition ends inside an image file, so it gets a copy of
+    # the partition alone.
     alone = work / "partition"
     disk.copy_range(partition.file, alone, skip=partition.start, seek=0, size=partition.size)
     FileSystem(alone).resize(partition.size)
@@ -478,25 +476,23 @@ def _resize(partition: Partition, work: Path) -> None:
 
 
 def _verify(
-    system: FileSystem, layout: Layout, apps: Sequence[App], wish: Wish, work: Path
+    system: FileSystem, layout: Layout, apps: Sequence[App], request: Request, work: Path
 ) -> None:
-    """Read what was made back as `verify` does; raises `PreloadError` if anything is wrong."""
-    report = Report(wish.target.name, layout.var)
+    """Check the new image as `verify` does; raise `PreloadError` if anything is wrong."""
+    bom = BillOfMaterials(request.target.name, layout.var)
     scratch = work / "read-back"
     scratch.mkdir()
     with step("checking apps and images"), privilege.root():
-        check(system, layout, scratch, report)
+        check(system, layout, scratch, bom)
         shutil.rmtree(scratch)
-    problems = list(report.problems)
-    stores = ("restorable",) * wish.restorable + ("docker",) * wish.docker
-    if report.stores != stores or {each.name for each in report.apps} != {
-        each.name for each in apps
-    }:
-        problems.append("not all apps, or not both stores, are in it")
-    if wish.create and not all(each.containers for each in report.apps):
+    problems = list(bom.problems)
+    stores = ("restorable",) * request.restorable + ("docker",) * request.docker
+    if bom.stores != stores or {each.name for each in bom.apps} != {each.name for each in apps}:
+        problems.append("apps or a store are missing in it")
+    if request.create and not all(each.containers for each in bom.apps):
         problems.append("not all apps have containers in it")
     if problems:
         raise PreloadError(
-            f"the image that was made is broken: {'; '.join(problems[:5])}",
-            "nothing was written; is the disk sound? Then this is a bug: please report it",
+            f"the new image is broken: {'; '.join(problems[:5])}",
+            "nothing was written; check the disk, and if it is sound, please report this bug",
         )

@@ -1,7 +1,7 @@
-"""Root, but only where root is needed: under sudo, all else is done as the user who called it.
+"""Root only where root is needed: under sudo, everything else runs as the calling user.
 
-So that the output, the cache and what skopeo reads (logins, mirrors) are that user's. A matter of
-order, not of security: the process can become root again, and does.
+So the output and the cache belong to this user, and skopeo finds this user's logins and mirrors.
+This is a convenience, not a security boundary: the process can become root again, and does.
 """
 
 import contextlib
@@ -12,12 +12,12 @@ from pathlib import Path
 
 
 def is_root() -> bool:
-    """Tell whether this process is root, or can become it."""
+    """Whether this process is root or can become root."""
     return 0 in os.getresuid()
 
 
 def drop() -> None:
-    """Under sudo, go on as the user who called it; else do nothing."""
+    """Under sudo, continue as the user who called it; otherwise do nothing."""
     number = os.environ.get("SUDO_UID", "")
     if os.geteuid() != 0 or not number.isdigit() or int(number) == 0:
         return
@@ -36,7 +36,7 @@ def drop() -> None:
 
 @contextlib.contextmanager
 def root() -> Iterator[None]:
-    """Be root meanwhile, if that is possible."""
+    """Run the block as root if that is possible."""
     user, group = os.geteuid(), os.getegid()
     if user == 0 or not is_root():
         yield

@@ -1,4 +1,4 @@
-"""What a person sees of long steps: one line each, on standard error."""
+"""Progress of long steps, shown as one line for each on standard error."""
 
 import contextlib
 import sys
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _REDRAW_SECONDS = 0.1
-_BAR = 24
+_BAR_WIDTH = 24
 
 
 class Step:
-    """One step at work. `total` is in bytes; None: nobody knows how much it will be."""
+    """A running step. `total` is in bytes, or None if it is unknown."""
 
     def __init__(self, name: str, total: int | None) -> None:
         self._name = name
@@ -23,7 +23,7 @@ class Step:
         self._lock = threading.Lock()
 
     def advance(self, size: int) -> None:
-        """Count `size` more bytes as done; from any thread."""
+        """Count `size` more bytes as done. Any thread may call this."""
         with self._lock:
             self._done += size
             now = time.monotonic()
@@ -35,11 +35,11 @@ class Step:
         if not self._total:
             return f"{self._name}, {megabytes(self._done)}"
         share = min(1.0, self._done / self._total)
-        bar = ("#" * round(share * _BAR)).ljust(_BAR, ".")
+        bar = ("#" * round(share * _BAR_WIDTH)).ljust(_BAR_WIDTH, ".")
         return f"{self._name} [{bar}] {megabytes(self._done)} of {megabytes(self._total)}"
 
     def end(self, seconds: float) -> None:
-        """Replace the bar by what it took."""
+        """Replace the bar with the size and the duration."""
         size = f", {megabytes(self._done)}" if self._done else ""
         start = "\r\x1b[K" if self._terminal else ""
         print(f"{start}{self._name}{size}, {seconds:.1f} s", file=sys.stderr, flush=True)
@@ -47,16 +47,16 @@ class Step:
 
 @contextlib.contextmanager
 def step(name: str, total: int | None = None) -> Iterator[Step]:
-    """Show a step while it lasts, and how long it took when it has succeeded."""
-    began = time.monotonic()
-    shown = Step(name, total)
-    yield shown
-    shown.end(time.monotonic() - began)
+    """Show a step while it runs, and how long it took if it succeeds."""
+    start = time.monotonic()
+    progress = Step(name, total)
+    yield progress
+    progress.end(time.monotonic() - start)
 
 
 @contextlib.contextmanager
-def growing(folder: Path, shown: Step) -> Iterator[None]:
-    """Move the bar of a step by what another program writes into a folder meanwhile."""
+def growing(folder: Path, progress: Step) -> Iterator[None]:
+    """Advance a step by what another program writes into a folder meanwhile."""
     ended = threading.Event()
     size = 0
 
@@ -66,7 +66,7 @@ def growing(folder: Path, shown: Step) -> Iterator[None]:
         for file in folder.rglob("*"):
             with contextlib.suppress(FileNotFoundError):
                 found += file.stat().st_size
-        shown.advance(max(0, found - size))
+        progress.advance(max(0, found - size))
         size = max(size, found)
 
     def watch() -> None:
@@ -84,5 +84,5 @@ def growing(folder: Path, shown: Step) -> Iterator[None]:
 
 
 def megabytes(size: int) -> str:
-    """Return a number of bytes as people read it."""
+    """Return a number of bytes in MB or GB, for people."""
     return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"

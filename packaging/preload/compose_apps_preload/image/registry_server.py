@@ -1,10 +1,10 @@
-"""A registry of one folder of blobs, read only, until it is killed.
+"""A read-only registry for one folder of blobs.
 
     python3 registry_server.py BLOBS PORT...
 
-serves every blob of BLOBS, each named by its sha256, under every repository: who asks by digest
-gets it. Imports nothing of this package, for it runs as a program, in a network of its own, whose
-loopback it raises.
+serves the blobs in the folder BLOBS, each named by its sha256, until it is killed. Every repository
+name is accepted, because clients ask by digest. It runs as a program in a network namespace of its
+own and brings up the loopback device there. So it imports nothing from this package.
 """
 
 import fcntl
@@ -62,7 +62,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(data)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing: what fails, dockerd tells."""
+        """Log nothing: dockerd reports failed requests."""
 
 
 def _raise_loopback() -> None:

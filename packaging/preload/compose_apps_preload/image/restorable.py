@@ -1,7 +1,7 @@
-"""Writing the restorable store: apps and images in one folder of blobs.
+"""Writing the restorable store: apps and images share one folder of blobs.
 
-The layout is that of `reset-apps` on the device, as image builds make it by skopeo and composectl
-on the device; with the copies that older programs expect beside the blobs.
+The layout is that of `reset-apps` on a device, as image builds and composectl make it, including
+the copies that older programs expect beside the blobs.
 """
 
 import json
@@ -9,13 +9,13 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..configuration.containers import COMPOSE_FILE
 from . import oci, skopeo
 from .app import App
-from .compose_file import COMPOSE_FILE
 
 
 def add(folder: Path, app: App, images: Mapping[str, oci.Image]) -> None:
-    """Add an app to the store in `folder`; its images' blobs are there already."""
+    """Add an app to the store in `folder`, which already has the blobs of its images."""
     for digest, file in app.blobs.items():
         target = folder / "blobs/sha256" / digest.removeprefix("sha256:")
         if not target.exists():
@@ -28,12 +28,12 @@ def add(folder: Path, app: App, images: Mapping[str, oci.Image]) -> None:
     (version / COMPOSE_FILE).write_bytes(app.compose_file)
     for reference in app.images:
         _describe(version / "images", images[reference])
-    # The last: it makes the folder an app.
+    # This file comes last, because it makes the folder an app.
     (version / "uri").write_text(app.uri)
 
 
 def _describe(folder: Path, image: oci.Image) -> None:
-    """Write what makes the shared blobs an OCI layout of this image."""
+    """Write the files that make an OCI layout of this image from the shared blobs."""
     digest = image.reference.partition("@")[2]
     layout = folder / skopeo.repository(image.reference) / digest.removeprefix("sha256:")
     layout.mkdir(parents=True, exist_ok=True)

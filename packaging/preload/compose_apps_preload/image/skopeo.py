@@ -1,4 +1,4 @@
-"""Reading registries, by skopeo: its configuration files say where they are and who one is."""
+"""Reading registries with skopeo, whose configuration files name mirrors and logins."""
 
 import contextlib
 import hashlib
@@ -16,11 +16,11 @@ from ..errors import PreloadError
 from . import tool
 from .cache import Blob, Cache
 
-SILENCE_SECONDS = 60.0
-"""A registry that sends nothing for so long is given up."""
+IDLE_TIMEOUT_SECONDS = 60.0
+"""How long a registry may send nothing before the run gives up, in seconds."""
 
-RETRIES = (1.0, 2.0, 4.0)
-"""Seconds of waiting before each further attempt."""
+RETRY_PAUSES = (1.0, 2.0, 4.0)
+"""The pauses before further attempts, in seconds."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _DOCKER_HUB = "docker.io"
@@ -30,12 +30,12 @@ _REFERENCE = re.compile(
     rf"(?:[a-zA-Z0-9.-]+(?::[0-9]+)?/)?{_COMPONENT}(?:/{_COMPONENT})*(?::[\w][\w.-]{{0,127}})?"
     r"(?:@[a-z0-9]+:[0-9a-f]{32,})?"
 )
-# Everything is checked by digest, and a host need not have a policy file.
+# Everything is verified by digest, and the host may have no policy file.
 _SKOPEO = ("skopeo", "--insecure-policy")
 _V2S2 = "application/vnd.docker.distribution.manifest.v2+json"
 _POLL_SECONDS = 0.1
 _FATAL = re.compile(r'level=fatal msg="(.*)"$', re.MULTILINE)
-_PASSING = re.compile(
+_TRANSIENT = re.compile(
     r"toomanyrequests|too many requests|status(?: ?code)?:? (?:429|5\d\d)"
     r"|\b5\d\d (?:internal|bad|service|gateway)"
     r"|connection re(?:set|fused)|unexpected eof|i/o timeout|tls handshake timeout",
@@ -46,7 +46,7 @@ _FORBIDDEN = re.compile(
     r"|invalid username",
     re.IGNORECASE,
 )
-_UNKNOWN = re.compile(
+_NOT_FOUND = re.compile(
     r"manifest unknown|name unknown|not found|status(?: ?code)?:? 404", re.IGNORECASE
 )
 
@@ -57,7 +57,7 @@ def digest_of(data: bytes) -> str:
 
 
 def is_pinned(reference: str) -> bool:
-    """Tell whether a reference names its image by digest."""
+    """Whether a reference names its image by digest."""
     return _DIGEST.fullmatch(reference.rpartition("@")[2]) is not None and "@" in reference
 
 
@@ -69,7 +69,7 @@ def repository(reference: str) -> str:
 
 
 def host(reference: str) -> str:
-    """Return the registry of a reference, `host[:port]`; docker.io where none is named."""
+    """Return the registry of a reference as `host[:port]`; the default is docker.io."""
     first, slash, _ = reference.partition("/")
     if slash and (first == "localhost" or "." in first or ":" in first):
         return first
@@ -79,10 +79,10 @@ def host(reference: str) -> str:
 def full(reference: str) -> str:
     """Return a reference with its registry, as publishing writes it: `docker.io/library/alpine`.
 
-    Raises ValueError if it is none.
+    Raises ValueError if it is not a reference.
     """
     if not _REFERENCE.fullmatch(reference):
-        raise ValueError("this is no reference of an image")
+        raise ValueError("this is not a valid image reference")
     if host(reference) != reference.partition("/")[0]:
         reference = f"{_DOCKER_HUB}/{reference}"
     head, _, rest = reference.partition("/")
@@ -94,10 +94,10 @@ def full(reference: str) -> str:
 
 
 class Registries:
-    """All registries, read through `cache`. `advance` is told of bytes that came in.
+    """All registries, read through `cache`. `advance` is called with the number of bytes received.
 
-    Every method raises `PreloadError`, with what to do next, if a registry does not have what is
-    asked for, sends something else, or nothing.
+    Every method raises `PreloadError` if a registry lacks what was requested, or sends something
+    else or nothing.
     """
 
     def __init__(self, cache: Cache, advance: Callable[[int], None] = lambda size: None) -> None:
@@ -106,17 +106,17 @@ class Registries:
         self._manifests: dict[str, bytes] = {}
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
-        self._under_way: set[Blob] = set()
-        self._fetched = threading.Condition()
+        self._in_flight: set[Blob] = set()
+        self._changed = threading.Condition()
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """End what other threads are fetching: nobody wants it any more."""
+        """End all fetching in other threads, whose results are no longer needed."""
         self._stopped.set()
 
     def manifest(self, reference: str) -> bytes:
-        """Return the manifest or index that `reference` names, byte by byte; asked for once."""
-        with self._one_at_a_time(reference):
+        """Return the exact manifest or index that `reference` names. It is requested only once."""
+        with self._locked(reference):
             found = self._manifests.get(reference)
             digest = reference.partition("@")[2]
             if found is None and digest:
@@ -143,7 +143,7 @@ class Registries:
         return found
 
     def blob(self, reference: str, digest: str) -> bytes:
-        """Return a small blob of the repository of `reference` that no manifest need name."""
+        """Return a small blob in the repository of `reference`. No manifest has to name it."""
         with tempfile.TemporaryDirectory() as folder:
             argv = ("layers", f"docker://{_without_tag(reference)}", digest)
             self._run(argv, reference, cwd=Path(folder))
@@ -154,14 +154,14 @@ class Registries:
         return data
 
     def fetch(self, reference: str, media_type: str, blobs: Sequence[Blob], folder: Path) -> None:
-        """Put all blobs of the manifest that `reference` names into `folder/sha256`."""
+        """Put all blobs of the manifest `reference` into `folder/sha256`."""
         for _ in range(2):
-            with self._alone_with(blobs):
+            with self._claimed(blobs):
                 if not all(self.cache.has(blob) for blob in blobs):
                     self._copy(reference, media_type)
-            if all(self.cache.lend(blob.digest, folder) for blob in blobs):
+            if all(self.cache.link(blob.digest, folder) for blob in blobs):
                 return
-        raise PreloadError(f"{reference}: what was fetched is damaged", "is the disk sound?")
+        raise PreloadError(f"{reference}: the fetched data is damaged", "check the disk")
 
     def _copy(self, reference: str, media_type: str) -> None:
         """Let skopeo fetch what the cache does not have."""
@@ -170,33 +170,33 @@ class Registries:
         try:
             argv = (
                 *("copy", "--quiet", "--preserve-digests"),
-                # An OCI layout takes docker's manifests only when told so.
+                # Without this, skopeo would convert docker's manifests for an OCI layout.
                 f"--format={'v2s2' if media_type == _V2S2 else 'oci'}",
                 f"--dest-shared-blob-dir={blobs}",
                 "--dest-oci-accept-uncompressed-layers",
                 f"docker://{_without_tag(reference)}",
                 f"oci:{layout}:image",
             )
-            self._run(argv, reference, growing=layout)
+            self._run(argv, reference, growing_folder=layout)
         finally:
             shutil.rmtree(layout, ignore_errors=True)
 
     @contextlib.contextmanager
-    def _alone_with(self, blobs: Sequence[Blob]) -> Iterator[None]:
-        """Wait while another thread fetches any of these: many images share their first layers."""
+    def _claimed(self, blobs: Sequence[Blob]) -> Iterator[None]:
+        """Wait while another thread fetches any of these, because images often share layers."""
         missing = {blob for blob in blobs if not self.cache.has(blob)}
-        with self._fetched:
-            self._fetched.wait_for(lambda: not self._under_way & missing)
-            self._under_way |= missing
+        with self._changed:
+            self._changed.wait_for(lambda: not self._in_flight & missing)
+            self._in_flight |= missing
         try:
             yield
         finally:
-            with self._fetched:
-                self._under_way -= missing
-                self._fetched.notify_all()
+            with self._changed:
+                self._in_flight -= missing
+                self._changed.notify_all()
 
     @contextlib.contextmanager
-    def _one_at_a_time(self, reference: str) -> Iterator[None]:
+    def _locked(self, reference: str) -> Iterator[None]:
         with self._lock:
             lock = self._locks.setdefault(reference, threading.Lock())
         with lock:
@@ -204,64 +204,66 @@ class Registries:
 
     def _run(
         self,
-        words: Sequence[str],
+        arguments: Sequence[str],
         reference: str,
         *,
         cwd: Path | None = None,
-        growing: Path | None = None,
+        growing_folder: Path | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
-        """Run skopeo, again if what failed may pass. `growing`: the folder it writes to first."""
-        for pause in (*RETRIES, None):
+        """Run skopeo, and retry transient errors. It writes to `growing_folder` first."""
+        for pause in (*RETRY_PAUSES, None):
             try:
-                done = self._once(words, reference, cwd, growing)
-            except _SilentError as error:
+                done = self._attempt(arguments, reference, cwd, growing_folder)
+            except _StalledError as error:
                 raise PreloadError(
-                    f"{host(reference)} sent nothing for {SILENCE_SECONDS:.0f} s: {reference}",
-                    "is the registry reachable from here (network, proxy, VPN)? Then try again",
+                    f"{host(reference)} sent nothing for {IDLE_TIMEOUT_SECONDS:.0f} s: {reference}",
+                    "check that this machine can reach the registry (network, proxy, VPN), then "
+                    "try again",
                 ) from error
             if not done.returncode:
                 return done
-            said = _words(done.stderr)
-            if pause is None or not _PASSING.search(said):
+            message = _message(done.stderr)
+            if pause is None or not _TRANSIENT.search(message):
                 break
             print(
-                f"compose-apps-preload: {host(reference)}: {said}; trying again in {pause:.0f} s",
+                f"compose-apps-preload: {host(reference)}: {message}; "
+                f"trying again in {pause:.0f} s",
                 file=sys.stderr,
                 flush=True,
             )
             self._stopped.wait(pause)
-        raise PreloadError(f"{reference}: {said}", _hint(said, host(reference)))
+        raise PreloadError(f"{reference}: {message}", _hint(message, host(reference)))
 
-    def _once(
+    def _attempt(
         self,
-        words: Sequence[str],
+        arguments: Sequence[str],
         reference: str,
         cwd: Path | None,
-        growing: Path | None,
+        growing_folder: Path | None,
     ) -> subprocess.CompletedProcess[bytes]:
-        argv = (*_SKOPEO, *words)
+        argv = (*_SKOPEO, *arguments)
         with (
             tempfile.TemporaryFile() as out,
             tempfile.TemporaryFile() as err,
-            tool.started(argv, cwd=cwd, stdout=out, stderr=err) as process,
+            tool.start(argv, cwd=cwd, stdout=out, stderr=err) as process,
         ):
-            heard, size = time.monotonic(), _size(growing)
+            last_growth, size = time.monotonic(), _size(growing_folder)
             while True:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_POLL_SECONDS)
-                grown = _size(growing)
+                grown = _size(growing_folder)
                 if grown > size:
                     self.advance(grown - size)
                 if grown != size:
-                    heard, size = time.monotonic(), grown
+                    last_growth, size = time.monotonic(), grown
                 if process.returncode is not None:
                     break
                 if self._stopped.is_set():
                     process.kill()
-                    raise PreloadError(f"{reference}: not fetched", "see the other message")
-                if time.monotonic() - heard > SILENCE_SECONDS:
+                    raise PreloadError(f"{reference} was not fetched", "see the other message")
+                if time.monotonic() - last_growth > IDLE_TIMEOUT_SECONDS:
                     process.kill()
-                    raise _SilentError(reference)
+                    raise _StalledError(reference)
             out.seek(0)
             err.seek(0)
             return subprocess.CompletedProcess(argv, process.returncode, out.read(), err.read())
@@ -272,12 +274,12 @@ def _check(data: bytes, digest: str, reference: str) -> None:
         raise PreloadError(f"{reference}: the registry sent something else", "try again")
 
 
-class _SilentError(Exception):
-    """A registry sends nothing."""
+class _StalledError(Exception):
+    """A registry has sent nothing for too long."""
 
 
 def _size(folder: Path | None) -> int:
-    """Return the bytes in the files of a folder, at which somebody writes."""
+    """Return the total size of the files in a folder, which may change meanwhile."""
     total = 0
     for file in folder.rglob("*") if folder else ():
         with contextlib.suppress(FileNotFoundError):
@@ -285,25 +287,25 @@ def _size(folder: Path | None) -> int:
     return total
 
 
-def _words(stderr: bytes) -> str:
-    """Return what skopeo says, without what surrounds it in its log."""
+def _message(stderr: bytes) -> str:
+    """Return skopeo's error message without the format of its log."""
     text = stderr.decode(errors="replace").strip()
     fatal = _FATAL.search(text)
     return (fatal[1].replace('\\"', '"') if fatal else text)[-1000:]
 
 
-def _hint(said: str, registry: str) -> str:
-    if _PASSING.search(said):
+def _hint(message: str, registry: str) -> str:
+    if _TRANSIENT.search(message):
         return "the registry is overloaded or down: try again later"
-    if _FORBIDDEN.search(said):
-        return f"log in: skopeo login {registry}; and may this account read it?"
-    if _UNKNOWN.search(said):
-        return "correct the name: the registry does not have it"
-    return "is the registry reachable from here, and the name right?"
+    if _FORBIDDEN.search(message):
+        return f"log in with skopeo login {registry}, using an account that may read it"
+    if _NOT_FOUND.search(message):
+        return "correct the name; the registry does not have it"
+    return "check the name, and that this machine can reach the registry"
 
 
 def _without_tag(reference: str) -> str:
-    """skopeo takes a tag or a digest, not both."""
+    """Return a reference for skopeo, which accepts a tag or a digest, but not both."""
     if "@" in reference:
         return f"{repository(reference)}@{reference.partition('@')[2]}"
     return reference

@@ -1,6 +1,6 @@
-"""The bill of materials as an SPDX document; source of the format: SPDX 2.3, in JSON.
+"""The bill of materials as an SPDX 2.3 document in JSON.
 
-Written here, for no library of SPDX is in Debian; the tests have one check it.
+Debian has no SPDX library, so the document is written here. The tests check it with a library.
 """
 
 import datetime
@@ -9,51 +9,51 @@ import uuid
 from typing import Any
 
 from .. import __version__
-from .report import Report
+from .bom import BillOfMaterials
 
 _NONE = "NOASSERTION"
 
 
-def document(report: Report) -> dict[str, Any]:
-    """Return the document: the image contains apps, which depend on images, which have layers."""
+def document(bom: BillOfMaterials) -> dict[str, Any]:
+    """Return the document: the image contains apps, apps depend on images, images have layers."""
     packages: dict[str, dict[str, Any]] = {}
     relations: dict[tuple[str, str, str], None] = {}
 
-    def relate(one: str, kind: str, other: str) -> None:
-        relations[one, kind, other] = None
+    def relate(element: str, kind: str, related: str) -> None:
+        relations[element, kind, related] = None
 
     root = "SPDXRef-image"
-    packages[root] = _package(root, report.image, "FILE")
+    packages[root] = _package(root, bom.image, "FILE")
     relate("SPDXRef-DOCUMENT", "DESCRIBES", root)
-    for app in report.apps:
-        name = f"SPDXRef-app-{_word(app.name)}"
+    for app in bom.apps:
+        name = f"SPDXRef-app-{_sanitized(app.name)}"
         packages[name] = _package(name, app.name, "APPLICATION", app.uri)
         relate(root, "CONTAINS", name)
         for image in app.images:
             digest = image.reference.rpartition(":")[2]
-            used = f"SPDXRef-container-{digest}"
+            container = f"SPDXRef-container-{digest}"
             repository = image.reference.partition("@")[0]
-            packages[used] = _package(used, repository, "CONTAINER", image.reference)
-            relate(name, "DEPENDS_ON", used)
+            packages[container] = _package(container, repository, "CONTAINER", image.reference)
+            relate(name, "DEPENDS_ON", container)
             for layer in image.layers:
-                part = f"SPDXRef-layer-{layer.removeprefix('sha256:')}"
-                packages[part] = _package(part, f"layer {layer}", "ARCHIVE", f"@{layer}")
-                relate(used, "CONTAINS", part)
+                archive = f"SPDXRef-layer-{layer.removeprefix('sha256:')}"
+                packages[archive] = _package(archive, f"layer {layer}", "ARCHIVE", f"@{layer}")
+                relate(container, "CONTAINS", archive)
     made = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
         "SPDXID": "SPDXRef-DOCUMENT",
-        "name": report.image,
-        "documentNamespace": f"https://spdx.org/spdxdocs/{_word(report.image)}-{uuid.uuid4()}",
+        "name": bom.image,
+        "documentNamespace": f"https://spdx.org/spdxdocs/{_sanitized(bom.image)}-{uuid.uuid4()}",
         "creationInfo": {
             "created": made,
             "creators": [f"Tool: compose-apps-preload-{__version__}"],
         },
         "packages": list(packages.values()),
         "relationships": [
-            {"spdxElementId": one, "relationshipType": kind, "relatedSpdxElement": other}
-            for one, kind, other in relations
+            {"spdxElementId": element, "relationshipType": kind, "relatedSpdxElement": related}
+            for element, kind, related in relations
         ],
     }
 
@@ -61,7 +61,7 @@ def document(report: Report) -> dict[str, Any]:
 def _package(
     identifier: str, name: str, purpose: str, reference: str | None = None
 ) -> dict[str, Any]:
-    """Return a package; `reference` ends with its digest, if it has one."""
+    """Return a package. `reference`, if there is one, ends with the digest of the package."""
     found: dict[str, Any] = {
         "SPDXID": identifier,
         "name": name,
@@ -91,5 +91,5 @@ def _package(
     return found
 
 
-def _word(name: str) -> str:
+def _sanitized(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]", "-", name)

@@ -1,4 +1,4 @@
-"""The apps of a Target, by the file of all Targets (targets.json) that fioctl and ostree know."""
+"""The apps of a Target, read from the Factory's targets.json."""
 
 import json
 from pathlib import Path
@@ -10,12 +10,14 @@ from ..errors import PreloadError
 def apps(file: Path, name: str) -> dict[str, str]:
     """Return the reference of each app of the Target `name`; raises `PreloadError`.
 
-    The file is TUF's (`signed`, `targets`), or has only what is in there.
+    The file is TUF's document (`signed`, `targets`), or only the part with the Targets.
     """
     try:
         document = json.loads(file.read_bytes())
     except (OSError, ValueError) as error:
-        raise PreloadError(f"{file}: {error}", "give the file targets.json") from error
+        raise PreloadError(
+            f"{file} cannot be read: {error}", "name a readable targets.json"
+        ) from error
     targets: Any = document
     for key in ("signed", "targets"):
         if isinstance(targets, dict) and isinstance(targets.get(key), dict):
@@ -24,7 +26,7 @@ def apps(file: Path, name: str) -> dict[str, str]:
         names = ", ".join(targets) if isinstance(targets, dict) else ""
         raise PreloadError(
             f"{file} has no Target {name!r}{f'; it has {names}' if names else ''}",
-            "correct the name: it counts whole",
+            "correct the name; it must be the full name of the Target",
         )
     try:
         found = targets[name]["custom"].get("docker_compose_apps") or {}
@@ -32,5 +34,5 @@ def apps(file: Path, name: str) -> dict[str, str]:
     except (LookupError, TypeError, AttributeError) as error:
         raise PreloadError(
             f"{file}: Target {name} does not say which apps it has",
-            "give a file as the Factory publishes it",
+            "use the file that the Factory publishes",
         ) from error

@@ -1,4 +1,4 @@
-"""Running the programs that do the work: e2fsprogs, sfdisk, skopeo."""
+"""Running external programs: e2fsprogs, sfdisk, skopeo."""
 
 import os
 import shutil
@@ -16,28 +16,36 @@ _PACKAGES = {
     "e2image": "e2fsprogs",
     "resize2fs": "e2fsprogs",
     "fallocate": "util-linux",
+    "mke2fs": "e2fsprogs",
+    "qemu-system-aarch64": "qemu-system-arm",
+    "qemu-system-x86_64": "qemu-system-x86",
     "setpriv": "util-linux",
     "sfdisk": "fdisk",
     "unshare": "util-linux",
     "xz": "xz-utils",
 }
-# Debian keeps what only root needs out of everybody else's PATH; these need no root here.
+# Debian keeps /usr/sbin out of the PATH of ordinary users, but these programs need no root here.
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
 
 
 def check(*programs: str) -> None:
-    """Raise `PreloadError` naming every one of these programs that is not installed."""
-    missing = [each for each in programs if not shutil.which(each, path=PATH)]
+    """Raise `PreloadError` with the names of the programs that are not installed."""
+    missing = [program for program in programs if not shutil.which(program, path=PATH)]
     if missing:
-        packages = sorted({_PACKAGES.get(each, each) for each in missing})
+        packages = sorted({package(program) for program in missing})
         raise PreloadError(
             f"not installed: {', '.join(missing)}",
             f"install them (Debian and Ubuntu: apt-get install {' '.join(packages)})",
         )
 
 
-def started(argv: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":
-    """Start a program that was checked to be there; `options` are those of Popen."""
+def package(program: str) -> str:
+    """Return the Debian package that has a program."""
+    return _PACKAGES.get(program, program)
+
+
+def start(argv: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":
+    """Start a program that `check` has found; `options` are those of Popen."""
     return subprocess.Popen(argv, env=_environment(), **options)
 
 
@@ -50,11 +58,11 @@ def run(
     *,
     cwd: Path | None = None,
     stdin: bytes = b"",
-    good: Sequence[int] = (0,),
+    accepted: Sequence[int] = (0,),
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a program to its end and return its output.
+    """Run a program and return its output.
 
-    Raises `PreloadError` if it is not installed, or its exit status is none of `good`.
+    Raises `PreloadError` if it is not installed, or if its exit status is not in `accepted`.
     """
     try:
         done = subprocess.run(
@@ -62,14 +70,13 @@ def run(
         )
     except FileNotFoundError as error:
         program = str(argv[0])
-        package = _PACKAGES.get(program, program)
         raise PreloadError(
-            f"{program} is not installed", f"install it: apt-get install {package}"
+            f"{program} is not installed", f"install it: apt-get install {package(program)}"
         ) from error
-    if done.returncode not in good:
-        said = (done.stderr + done.stdout).decode(errors="replace").strip()
+    if done.returncode not in accepted:
+        output = (done.stderr + done.stdout).decode(errors="replace").strip()
         raise PreloadError(
-            f"{argv[0]!s} failed (exit status {done.returncode}): {said[-2000:]}",
-            f"this was called: {' '.join(map(os.fsdecode, argv))}",
+            f"{argv[0]!s} failed (exit status {done.returncode}): {output[-2000:]}",
+            f"the command was: {' '.join(map(os.fsdecode, argv))}",
         )
     return done

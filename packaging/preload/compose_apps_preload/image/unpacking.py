@@ -1,10 +1,11 @@
-"""Layers of images: does what is packed unpack to what the image's config names?"""
+"""Verifying that a compressed layer decompresses to the digest in the image's config."""
 
 import hashlib
 import subprocess
 import threading
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from compose_apps_early_start.store import StoreError
 
@@ -15,19 +16,19 @@ _CHUNK = 1 << 20
 
 
 def check(pieces: Iterable[bytes], diff: str) -> None:
-    """Raise `StoreError` if a layer does not unpack to the digest `diff`, `sha256:<hex>`."""
+    """Raise `StoreError` if a layer does not decompress to the digest `diff` (`sha256:<hex>`)."""
     digest = hashlib.sha256()
     pieces = iter(pieces)
     try:
         for piece in _unpacked(pieces):
             digest.update(piece)
     except (zlib.error, EOFError) as error:
-        # To the end, where it is known whether the packed layer is what its digest says.
+        # Read to the end, because a wrong digest of the compressed layer is the better error.
         for _ in pieces:
             pass
-        raise StoreError(f"layer {diff} cannot be unpacked: {error}") from error
+        raise StoreError(f"layer {diff} cannot be decompressed: {error}") from error
     if f"sha256:{digest.hexdigest()}" != diff:
-        raise StoreError(f"a layer does not unpack to {diff}, as its config says")
+        raise StoreError(f"a layer does not decompress to {diff}, the digest in the config")
 
 
 def _unpacked(pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -40,7 +41,7 @@ def _unpacked(pieces: Iterator[bytes]) -> Iterator[bytes]:
         yield from pieces
         return
     packed = zlib.decompressobj(wbits=31)
-    for piece in _and_then(first, pieces):
+    for piece in chain((first,), pieces):
         data = piece
         while data:
             yield packed.decompress(data)
@@ -48,14 +49,14 @@ def _unpacked(pieces: Iterator[bytes]) -> Iterator[bytes]:
             if data:  # one more member
                 packed = zlib.decompressobj(wbits=31)
     if not packed.eof:
-        raise EOFError("it ends too early")
+        raise EOFError("it is truncated")
 
 
 def _by_zstd(first: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    # Python's library has zstd from 3.14 on only.
+    # Python's standard library has zstd only from 3.14 on.
     tool.check("zstd")
     argv = ("zstd", "-d", "-q", "-c")
-    with tool.started(
+    with tool.start(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         stdin, stdout = process.stdin, process.stdout
@@ -65,7 +66,7 @@ def _by_zstd(first: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
 
         def feed() -> None:
             try:
-                for piece in _and_then(first, pieces):
+                for piece in chain((first,), pieces):
                     stdin.write(piece)
             except (StoreError, OSError) as error:
                 failed.append(error)
@@ -80,9 +81,4 @@ def _by_zstd(first: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
         if failed and isinstance(failed[0], StoreError):
             raise failed[0]
         if process.wait():
-            raise EOFError("zstd calls it damaged")
-
-
-def _and_then(first: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from pieces
+            raise EOFError("zstd reports damage")

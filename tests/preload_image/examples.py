@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import documents
-from preload.given import PATHS
+from preload.examples import PATHS
 from preload_image.registry import HOST, archive
 
 

@@ -73,9 +73,9 @@ def selection(
     *apps: App,
     shortlisted: bool = False,
     unknown: tuple[UnknownName, ...] = (),
-    strays: tuple[str, ...] = (),
+    not_apps: tuple[str, ...] = (),
 ) -> Selection:
-    return Selection(shortlisted, apps, unknown, strays, NO_STORE)
+    return Selection(shortlisted, apps, unknown, not_apps, NO_STORE)
 
 
 def preloaded(settings: Settings, name: str, compose_file: str | bytes = PUBLISHED) -> Path:
