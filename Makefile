@@ -3,11 +3,14 @@
 
 PYTHON := python3
 VENV := .cache/venv
+# A machine is booted as the host tool boots one.
+DEVICE := $(CURDIR)/packaging/device:$(CURDIR)/packaging/preload
 INSTALL := packaging/device/install-host-packages
 RECIPE := bitbake/meta-subscriber-overrides/recipes-support/compose-apps-early-start
 
-.PHONY: help demo shell boot timeline test test-unit test-boot test-powercut test-suites fuzz bench bench-boot deb layer \
-	layer-check clean device-packages boot-packages test-packages
+.PHONY: help demo shell boot timeline test check test-unit test-boot test-powercut \
+	test-suites fuzz bench bench-boot completions deb layer layer-check release version clean \
+	device-packages boot-packages test-packages
 # Nothing here is worth running side by side, and only one may use apt at a time.
 .NOTPARALLEL:
 
@@ -18,22 +21,26 @@ demo: ## the first boot of a device with preloaded apps
 shell: ## a root shell on such a device, the agent not yet started
 demo shell: device-packages
 	@deb=$$(packaging/debian/build build) && \
-	PYTHONPATH=$(CURDIR)/packaging/device $(PYTHON) -m virtual_device $@ "$$deb"
+	PYTHONPATH=$(DEVICE) $(PYTHON) -m virtual_device $@ "$$deb"
 
 boot: device-packages boot-packages ## the first boot of a whole machine (DEFAULT_APPS="a b" REGISTERED=1 SUITE=)
 	@deb=$$(packaging/debian/build build) && \
-	PYTHONPATH=$(CURDIR)/packaging/device $(PYTHON) -m virtual_device boot "$$deb" \
+	PYTHONPATH=$(DEVICE) $(PYTHON) -m virtual_device boot "$$deb" \
 		$(if $(filter undefined,$(origin DEFAULT_APPS)),,--default-apps "$(DEFAULT_APPS)") \
 		$(if $(REGISTERED),--registered) $(if $(SUITE),--suite "$(SUITE)")
 
 timeline: device-packages boot-packages ## draws such a boot into docs/timeline.svg
 	@deb=$$(packaging/debian/build build) && \
-	PYTHONPATH=$(CURDIR)/packaging/device $(PYTHON) -m virtual_device timeline "$$deb" docs/timeline.svg
+	PYTHONPATH=$(DEVICE) $(PYTHON) -m virtual_device timeline "$$deb" docs/timeline.svg
 
 test: device-packages boot-packages $(VENV)/made ## all tests
 	$(VENV)/bin/python -m pytest
 
-test-unit: $(VENV)/made ## the quick tests, ruff and mypy among them
+check: $(if $(T),device-packages boot-packages $(VENV)/made) ## one test file or folder (T=tests/boot/test_first_boot.py)
+	@[ -n "$(T)" ] || { echo "name a test: make check T=tests/boot/test_first_boot.py" >&2; exit 2; }
+	$(VENV)/bin/python -m pytest $(T)
+
+test-unit: $(VENV)/made ## the quick tests, all linters among them
 	$(VENV)/bin/python -m pytest tests/unit tests/preload
 
 test-boot: device-packages boot-packages $(VENV)/made ## whole boots of an emulated machine
@@ -44,24 +51,37 @@ fuzz: $(VENV)/made ## fuzzing of the agent for a minute in all (SECONDS=600; ONL
 		tests/fuzz --timeout $$(($(or $(SECONDS),60) + 240)) $(if $(ONLY),-k "$(ONLY)")
 
 test-powercut: device-packages boot-packages $(VENV)/made ## many power cuts at the first boot (N=100)
-	POWER_CUTS=$(or $(N),20) $(VENV)/bin/python -m pytest tests/boot/test_power_cut.py
+	for ahead in "" 1; do \
+		MADE_AHEAD=$$ahead POWER_CUTS=$(or $(N),20) $(VENV)/bin/python -m pytest \
+			tests/boot/test_power_cut.py || exit; \
+	done
 
-test-suites: device-packages boot-packages $(VENV)/made ## a boot of each Debian suite; the newest compose
+test-suites: device-packages boot-packages $(VENV)/made ## a boot of each Debian suite; the newest compose; containers of one suite on another
 	SUITES="bookworm trixie forky" $(VENV)/bin/python -m pytest tests/boot/test_suites.py
 	ENGINE_SUITE=forky $(VENV)/bin/python -m pytest tests/engine/test_causes.py \
 		tests/engine/test_repairs.py
+	for pair in "trixie forky" "forky trixie" "trixie bookworm" "bookworm trixie"; do \
+		set -- $$pair; MAKER_SUITE=$$1 ENGINE_SUITE=$$2 $(VENV)/bin/python -m pytest \
+			tests/engine/test_made_ahead.py || exit; \
+	done
 
 bench: device-packages $(VENV)/made ## the benchmarks
-	PYTHONPATH=$(CURDIR)/packaging/device $(VENV)/bin/python tests/bench/bench.py
-	PYTHONPATH=$(CURDIR)/packaging/device:$(CURDIR)/agent:$(CURDIR)/tests \
+	PYTHONPATH=$(DEVICE) $(VENV)/bin/python tests/bench/bench.py
+	PYTHONPATH=$(DEVICE):$(CURDIR)/agent:$(CURDIR)/tests \
 		$(VENV)/bin/python tests/bench/bench_restore.py
-	PYTHONPATH=agent:packaging/device:packaging/preload:tests \
+	PYTHONPATH=$(DEVICE):$(CURDIR)/agent:$(CURDIR)/tests \
 		$(VENV)/bin/python tests/bench/bench_preload.py
-	PYTHONPATH=agent:packaging/device:packaging/preload:tests \
+	PYTHONPATH=$(DEVICE):$(CURDIR)/agent:$(CURDIR)/tests \
 		$(VENV)/bin/python tests/bench/bench_registry.py
 
 bench-boot: device-packages boot-packages $(VENV)/made ## the benchmark of whole boots
-	PYTHONPATH=$(CURDIR)/packaging/device $(VENV)/bin/python tests/bench/bench_boot.py
+	PYTHONPATH=$(DEVICE) $(VENV)/bin/python tests/bench/bench_boot.py
+
+completions: $(VENV)/made ## writes the completions of bash anew, after a change of an option
+	for command in compose-apps-early-start compose-apps-preload; do \
+		PYTHONPATH=agent:packaging/preload $(VENV)/bin/python completions/make.py $$command \
+			>completions/$$command.new && mv completions/$$command.new completions/$$command || exit; \
+	done
 
 deb: ## the Debian packages: the agent's, its optional help, the host tool's
 	@packaging/debian/build build
@@ -75,6 +95,13 @@ else
 	@$(PYTHON) bitbake/factory_layer.py install "$(DEST)"
 endif
 
+release: ## makes the files of a release of the last commit in build/release, and prints its tag
+	@$(INSTALL) python3 debhelper dh-python git
+	@$(PYTHON) packaging/release.py make build/release
+
+version: ## writes the version in all places, after a change of the agent's __version__
+	@$(PYTHON) packaging/release.py version
+
 layer-check: ## says whether BitBake would build the recipe there (DEST=)
 	@$(PYTHON) bitbake/factory_layer.py check "$(DEST)"
 
@@ -84,18 +111,20 @@ clean: ## removes what the above left in this folder (the device's cache is in ~
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 device-packages:
-	@$(INSTALL) python3 mmdebstrap
+	@$(INSTALL) python3 mmdebstrap debhelper dh-python
 
 boot-packages:
 	@$(INSTALL) qemu-system-x86 qemu-utils e2fsprogs kmod
 
 # systemd-python comes as source only, hence all up to pkg-config.
-# systemd and mandoc check the units and the man page, busybox the shell script that ships; git
-# holds the branches of containers.git. From skopeo on: what makes a preloaded image, bmaptool, which
-# writes it to a disk, and pigz, which a benchmark compares with.
+# systemd and mandoc check the units and the man page, lintian the packages that debhelper makes,
+# busybox the shell script that ships; reuse needs file's library; git holds the branches of
+# containers.git. From skopeo on: what makes a preloaded image, bmaptool, which writes it to a disk,
+# and pigz, which a benchmark compares with; mtools and ovmf: a disk that UEFI boots.
 test-packages:
 	@$(INSTALL) python3 python3-venv python3-dev gcc libsystemd-dev pkg-config systemd mandoc \
-		busybox git skopeo e2fsprogs fdisk bmap-tools pigz sudo xz-utils zstd
+		debhelper dh-python lintian file \
+		busybox git skopeo e2fsprogs fdisk bmap-tools pigz sudo xz-utils zstd mtools ovmf
 
 # The dependencies only: the tests find the agent in the tree. The libraries of both LmP releases
 # lie beside them, each release's in a folder of its name, for the tests of the layer; so does what

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         settings = load(vars(options), os.environ)
         result: int = options.execute(settings, options)
@@ -68,7 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_status
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line; the completion of shells is made from it."""
     parser = argparse.ArgumentParser(
         prog="compose-apps-early-start",
         description=_DESCRIPTION,

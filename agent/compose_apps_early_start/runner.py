@@ -44,7 +44,7 @@ HOLD_SECONDS = 20.0
 It may wait for a health check until the app's time is up, and must not keep others from starting.
 """
 
-ALONE_SECONDS = 10.0
+ALONE_SECONDS = 5.0
 """How long the first app comes up alone at most, in seconds.
 
 Somebody waits to see this app. Side by side with others, it would be as late as they are.

@@ -1,5 +1,6 @@
 """Boots for the tests: each scenario is run once, and only if a test looks at it."""
 
+import os
 import subprocess
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,14 +10,10 @@ from typing import Any
 import pytest
 from boot import scenarios
 from boot.boots import Boot
-from boot.scenarios import (
-    POWER_CUTS,
-    SCENARIOS,
-    SUITES,
-)
+from boot.scenarios import FEW, POWER_CUTS, SCENARIOS, SUITES
+from virtual_device import samples
 from virtual_device.firmware import Firmware, firmware
 
-CHECKOUT = Path(__file__).parents[2]
 AT_ONCE = 3
 HANG_SECONDS = 1500
 """A test waits for the boots that it looks at, and those for the ones before them."""
@@ -30,13 +27,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def flashed(package: Path) -> Firmware:
-    """The firmware with the agent of this checkout."""
-    return firmware(package)
+    """The firmware with the agent of this checkout; with MADE_AHEAD the containers, too."""
+    if not os.environ.get("MADE_AHEAD"):
+        return firmware(package)
+    ahead = {name: (samples.APPS / name / "docker-compose.yml").read_text() for name in FEW}
+    return firmware(package, ahead=ahead)
 
 
 @pytest.fixture(scope="session")
 def boots(
     request: pytest.FixtureRequest,
+    packages: Path,
     package: Path,
     flashed: Firmware,
     tmp_path_factory: pytest.TempPathFactory,
@@ -57,7 +58,7 @@ def boots(
         if name in wanted:
             futures[name] = pool.submit(scenario, flashed)
     if "offline_docker" in wanted:
-        files = _offline_docker_package(tmp_path_factory.mktemp("offline-docker"))
+        files = _offline_docker(packages, tmp_path_factory.mktemp("offline-docker"))
         futures["offline_docker"] = pool.submit(scenarios.offline_docker, flashed, files)
     if "power_cut" in wanted:
         for number in range(POWER_CUTS):
@@ -70,12 +71,11 @@ def boots(
         pool.shutdown(cancel_futures=True)
 
 
-def _offline_docker_package(folder: Path) -> dict[str, str]:
-    tree = folder / "tree"
-    argv = [str(CHECKOUT / "packaging/debian/build"), str(folder), "offline-docker"]
-    built = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
-    subprocess.run(["dpkg-deb", "--extract", built.stdout.strip(), str(tree)], check=True)
-    files = [path for path in tree.rglob("*") if path.is_file()]
+def _offline_docker(packages: Path, tree: Path) -> dict[str, str]:
+    (package,) = packages.glob("*-offline-docker_*.deb")
+    subprocess.run(["dpkg-deb", "--extract", package, tree], check=True)
+    # Debian's documentation is packed, and no text.
+    files = [path for path in (tree / "usr/lib").rglob("*") if path.is_file()]
     return {f"/{path.relative_to(tree)}": path.read_text() for path in files}
 
 

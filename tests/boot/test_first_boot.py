@@ -1,4 +1,4 @@
-"""A freshly flashed device boots for the first time, with a real systemd."""
+"""The first boot of a freshly flashed device, under a real systemd."""
 
 import pytest
 from boot.boots import AGENT, APP_RUNS, Boot, assert_good, assert_nothing_lost

@@ -1,4 +1,4 @@
-"""The boots after the first one: before the device is registered, and after it."""
+"""The boots after the first one, before and after the device is registered."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The machine itself: what the boot tests rely on, and what a host may expect."""
+"""The emulated machine that the boot tests rely on."""
 
 import os
 import signal

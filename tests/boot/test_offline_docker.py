@@ -1,4 +1,4 @@
-"""docker does not wait for the network on an unregistered device, and on no other boot."""
+"""With offline-docker, docker waits for the network only on a registered device."""
 
 from boot.boots import Boot, assert_good
 from boot.scenarios import OfflineDocker

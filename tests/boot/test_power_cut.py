@@ -1,4 +1,4 @@
-"""The power is cut at a random moment of the agent's first run; the device boots again."""
+"""A power cut at a random moment of the agent's first run, and the boot after it."""
 
 from boot.boots import AGENT, LAST_RUN, assert_good, assert_nothing_lost
 from boot.scenarios import FEW_RUN, PowerCut

@@ -1,4 +1,4 @@
-"""A first boot on other Debian suites: other systemd, Python, docker and compose than trixie's."""
+"""A first boot on other Debian suites, with their systemd, Python, docker and compose."""
 
 from boot.boots import assert_good
 from boot.scenarios import ALL, Flashed

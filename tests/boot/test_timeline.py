@@ -1,4 +1,4 @@
-"""Where the time of a real boot went: by the agent's record, against systemd's own word."""
+"""The timeline of a real boot agrees with what systemd says."""
 
 from collections.abc import Mapping
 from typing import Any

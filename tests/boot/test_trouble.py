@@ -1,4 +1,4 @@
-"""What goes wrong at a first boot stays where it is: the other apps and the OTA client start."""
+"""Apps and daemons that fail at a first boot hold up neither the other apps nor the OTA client."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Devices for the engine tests: the agent's package is built once, each device is a fresh one."""
+"""Devices for the engine tests: the agent is installed once, each device is a fresh one."""
 
 import os
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What aktualizr-lite finds after registration: it adopts what runs, and starts nothing anew."""
+"""After registration aktualizr-lite adopts the running containers and recreates none."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The virtual device itself: what the other engine tests rely on, and what a host may expect."""
+"""The virtual device that the other engine tests rely on."""
 
 import os
 import signal

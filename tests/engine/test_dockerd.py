@@ -1,4 +1,4 @@
-"""dockerd late, slow, restarting or never there: a bounded wait, and no damage."""
+"""A dockerd that is late, slow, restarting or missing: the wait is limited, nothing is lost."""
 
 import signal
 import subprocess

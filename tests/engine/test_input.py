@@ -1,4 +1,4 @@
-"""Folders that are no proper apps: each is told clearly, the others start, nothing is lost."""
+"""Folders that are not proper apps are reported, the other apps start, and nothing is lost."""
 
 import os
 from dataclasses import dataclass

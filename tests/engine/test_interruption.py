@@ -1,4 +1,4 @@
-"""Two at once, and runs that are cut off: nothing breaks, and the next run completes the work."""
+"""Two runs at once, or one that is cut off, break nothing; the next run completes the work."""
 
 import fcntl
 import os

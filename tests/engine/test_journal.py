@@ -1,4 +1,4 @@
-"""What a run tells systemd: structured records in the journal, and its progress as STATUS=."""
+"""A run sends structured records to the journal, and its progress to systemd as STATUS=."""
 
 import json
 import re

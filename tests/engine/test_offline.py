@@ -1,4 +1,4 @@
-"""Nothing leaves the device: no registry is asked, no name is looked up."""
+"""Nothing leaves the device: no registry is contacted and no name is looked up."""
 
 from engine.apps import ABSENT, app, worker
 from engine.board import Board, assert_success

@@ -1,4 +1,4 @@
-"""`plan` shows what `start` will do, and touches nothing; `--root` puts all under a folder."""
+"""`plan` shows what `start` will do and changes nothing; `--root` puts all paths under a folder."""
 
 import documents
 import pytest

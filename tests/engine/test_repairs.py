@@ -1,4 +1,4 @@
-"""What comes right by itself, what the agent heals, and what it never touches meanwhile."""
+"""What recovers by itself, what the agent repairs, and what it leaves alone meanwhile."""
 
 import pytest
 from engine.apps import Content, after, app, health, shell, worker

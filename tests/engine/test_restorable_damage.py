@@ -1,4 +1,4 @@
-"""A store that is damaged: what is wrong is named, that app is reported, and the others start.
+"""If the restorable store is damaged, the affected app is reported and the others start.
 
 One store in which each kind of blob is missing, truncated or changed for one app each, beside apps
 that are in order; one run.

@@ -1,4 +1,4 @@
-"""App folders that are missing come back whole; of damaged ones the damaged files, and no more."""
+"""Missing app folders are restored as a whole, damaged ones file by file."""
 
 import os
 import signal

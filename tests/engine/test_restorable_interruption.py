@@ -1,4 +1,4 @@
-"""Large images: cut off, without space, and beside apps that need none."""
+"""Loading large images: interrupted, without space, and beside apps that need no image."""
 
 import fcntl
 import shutil

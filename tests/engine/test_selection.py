@@ -1,4 +1,4 @@
-"""Which apps a run starts: all, or those of default-apps."""
+"""A run starts all preloaded apps, or those that default-apps names."""
 
 import pytest
 from engine.board import COMPOSE_APPS, QUICK, Board, limits

@@ -1,4 +1,4 @@
-"""`status` after a run in which an app crash-loops: the record, what NOW says, and the evidence."""
+"""`status` after a run with an app in a crash loop: the record, the column NOW and the evidence."""
 
 import subprocess
 import time

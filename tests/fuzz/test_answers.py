@@ -1,4 +1,4 @@
-"""What dockerd answers: a stand-in for its API on a socket, whose answers are not right."""
+"""Wrong answers of dockerd, from a stand-in for its API on a socket."""
 
 import contextlib
 import json

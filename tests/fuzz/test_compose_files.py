@@ -1,4 +1,4 @@
-"""Compose files of apps, with a stand-in for compose where it is asked."""
+"""Fuzzed compose files, with a stand-in for compose."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A disk that fails in one place: the run goes on for the apps that lie elsewhere, and says so."""
+"""If the disk fails in one place, the run starts the apps elsewhere and reports the fault."""
 
 import errno
 import json

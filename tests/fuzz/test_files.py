@@ -1,4 +1,4 @@
-"""Small files: the shortlist, installed_versions, the records of runs, the agent's own notes."""
+"""Fuzzed small files: the shortlist, installed_versions, the records, the agent's own notes."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What fuzzing has found, each as a plain test."""
+"""Each defect that fuzzing has found, as a plain test."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Whole runs in a made world: whatever happens, a run ends in time, and each app is told once."""
+"""Whole runs in a simulated world end in time and report each app once, whatever happens."""
 
 import types
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Restorable stores and bundles: the real one with damage, and made ones that verify and lie."""
+"""Fuzzed restorable stores and bundles: a real one with damage, made ones with valid digests."""
 
 import contextlib
 import gzip

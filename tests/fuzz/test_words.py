@@ -1,4 +1,4 @@
-"""What compose prints: its words when it fails, and its JSON."""
+"""Fuzzed output of compose: its messages when it fails, and its JSON."""
 
 import json
 from pathlib import Path

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from compose_apps_early_start import __version__
 from layer.device_python import systemd_libraries
 
 CHECKOUT = Path(__file__).parents[2]
 NAME = "compose-apps-early-start"
+VERSION = __version__
 RELEASES = ("scarthgap", "wrynose")
 
 Expand = Callable[..., dict[str, str]]

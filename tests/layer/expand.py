@@ -24,6 +24,7 @@ CONFIGURATION = {
     "D": "${WORKDIR}/image",
     "bindir": "/usr/bin",
     "datadir": "/usr/share",
+    "docdir": "/usr/share/doc",
     "nonarch_libdir": "/usr/lib",
     "systemd_unitdir": "/usr/lib/systemd",
     "systemd_system_unitdir": "/usr/lib/systemd/system",

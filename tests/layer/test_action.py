@@ -1,4 +1,4 @@
-"""The remote action, run as fioconfig runs it: its environment, one pipe, no terminal."""
+"""The remote action, run as fioconfig runs it: with its environment, one pipe and no terminal."""
 
 import json
 import os

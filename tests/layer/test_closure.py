@@ -1,4 +1,4 @@
-"""The agent on a device whose Python has only what the recipe brings.
+"""The agent runs on a Python that has only the packages which the recipe depends on.
 
 OE splits the standard library: a package too few in RDEPENDS is found by no build, but is a
 ModuleNotFoundError at the first boot.

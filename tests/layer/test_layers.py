@@ -1,4 +1,4 @@
-"""The two ways into a build: the factory's own layer, changed by `make layer`, and a layer apart.
+"""Both ways into a build: `make layer` changes the Factory's layer, or a layer of its own is added.
 
 What is documented is run as it is documented, as a user without rights, on a copy of this tree.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from layer.conftest import CHECKOUT, NAME, run
+from layer.conftest import CHECKOUT, NAME, VERSION, run
 
 NOBODY = 65534
 RECIPES = f"recipes-support/{NAME}"
@@ -84,7 +84,7 @@ class Place:
         self.checkout = folder / NAME
         self.factory = folder / "meta-subscriber-overrides"
         self.image = self.factory / IMAGE
-        self.recipe = self.factory / RECIPES / f"{NAME}_0.1.0.bb"
+        self.recipe = self.factory / RECIPES / f"{NAME}_{VERSION}.bb"
 
     def do(self, commands: str, cwd: Path | None = None) -> tuple[int, str]:
         """Run commands as a user without rights; return exit status and what they say."""
@@ -184,7 +184,7 @@ def test_without_it_bitbake_builds_the_script_and_the_check_says_so(
 ) -> None:
     assert preferred(place.factory, meta_lmp) == str(meta_lmp / RECIPES / f"{NAME}.bb")
     said = place.refused(CHECK)
-    assert f"BitBake finds no {NAME}_0.1.0.bb, it would build meta-lmp's script" in said
+    assert f"BitBake finds no {NAME}_{VERSION}.bb, it would build meta-lmp's script" in said
     assert f"{place.image} does not install it: add the line {LINE}" in said
 
 
@@ -197,7 +197,7 @@ def test_one_command_puts_it_into_the_layer_and_the_image(
     said = place.done(INSTALL + CHECK)
     assert f"added {place.recipe}\n" in said
     assert f"added {NAME} to {place.image}\n" in said
-    assert f"BitBake will build {NAME} 0.1.0 from {place.factory}, into its image.\n" in said
+    assert f"BitBake will build {NAME} {VERSION} from {place.factory}, into its image.\n" in said
     assert preferred(place.factory, meta_lmp) == str(place.recipe)
     assert place.image.read_text() == f"{template}\n{LINE}\n"
     # BitBake looks for it there, by FILESPATH.
@@ -277,7 +277,7 @@ def test_the_mistake_of_one_folder_is_found(place: Place, meta_lmp: Path) -> Non
     """`cp -r` of the recipe's folder to a recipes-support that is not there."""
     place.done(f"cp -r bitbake/meta-subscriber-overrides/{RECIPES} {place.factory}/recipes-support")
     assert preferred(place.factory, meta_lmp) == str(meta_lmp / RECIPES / f"{NAME}.bb")
-    stray = place.factory / f"recipes-support/{NAME}_0.1.0.bb"
+    stray = place.factory / f"recipes-support/{NAME}_{VERSION}.bb"
     assert f"{stray} is not where BitBake looks" in place.refused(CHECK)
     assert f"{stray} is another recipe of this name: remove it first" in place.refused(INSTALL)
 
@@ -307,14 +307,14 @@ def test_a_layer_that_bitbake_reads_elsewhere_is_found(place: Place, meta_lmp: P
     configuration.write_text(LAYER_CONF.replace("recipes*/*/*.bb ", "recipes-samples/*/*.bb "))
     status, said = place.do(INSTALL)
     assert status != 0
-    assert f"BitBake finds no {NAME}_0.1.0.bb" in said
+    assert f"BitBake finds no {NAME}_{VERSION}.bb" in said
     assert preferred(place.factory, meta_lmp) == str(meta_lmp / RECIPES / f"{NAME}.bb")
 
 
 def test_a_missing_archive_is_found_unless_the_source_is_elsewhere(place: Place) -> None:
     place.done(INSTALL)
     shutil.rmtree(place.recipe.parent / NAME)
-    assert "has no compose-apps-early-start-0.1.0.tar.gz beside it" in place.refused(CHECK)
+    assert f"has no {NAME}-{VERSION}.tar.gz beside it" in place.refused(CHECK)
     (place.recipe.parent / f"{NAME}_%.bbappend").touch()
     place.done(CHECK)
 
@@ -362,7 +362,7 @@ def test_it_wins_over_both_and_extends_the_factorys_image(
 ) -> None:
     place.done(INSTALL)
     found, _ = find(place.factory, meta_lmp, layer_apart)
-    assert found[0]["recipe"] == str(layer_apart / RECIPES / f"{NAME}_0.1.0.bb")
+    assert found[0]["recipe"] == str(layer_apart / RECIPES / f"{NAME}_{VERSION}.bb")
     assert (layer_apart / RECIPES / NAME / archive.name).exists()
     (image,) = (each for each in found if each["recipe"] == str(place.image))
     (append,) = image["appends"]
@@ -372,7 +372,7 @@ def test_it_wins_over_both_and_extends_the_factorys_image(
 
 def test_it_works_from_this_tree_without_a_copy(meta_lmp: Path) -> None:
     layer = CHECKOUT / f"bitbake/meta-{NAME}"
-    assert preferred(meta_lmp, layer) == str(layer / RECIPES / f"{NAME}_0.1.0.bb")
+    assert preferred(meta_lmp, layer) == str(layer / RECIPES / f"{NAME}_{VERSION}.bb")
 
 
 def test_it_needs_no_layer_of_lmp(layer_apart: Path) -> None:

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from layer.conftest import CHECKOUT, run
+from layer.conftest import CHECKOUT
 
 GENERATOR = CHECKOUT / "systemd/compose-apps-early-start-offline-docker"
 
@@ -295,17 +295,3 @@ def test_etc_is_left_to_the_administrator(machine: Machine) -> None:
     machine.put("etc/systemd/system/docker.service", BOOKWORM)
     machine.put("etc/systemd/system/docker.service.d/proxy.conf", "[Service]\nEnvironment=A=1\n")
     assert list(machine.generate()) == ["generator/docker.service"]
-
-
-def test_its_package_holds_nothing_else(tmp_path: Path) -> None:
-    built = run(CHECKOUT / "packaging/debian/build", tmp_path, "offline-docker").strip()
-    run("dpkg-deb", "--extract", built, tmp_path / "tree")
-    files = {
-        str(file.relative_to(tmp_path / "tree")): file.stat().st_mode & 0o777
-        for file in (tmp_path / "tree").rglob("*")
-        if file.is_file()
-    }
-    assert files == {
-        f"usr/lib/systemd/system-generators/{GENERATOR.name}": 0o755,
-        f"usr/share/doc/{GENERATOR.name}/copyright": 0o644,
-    }

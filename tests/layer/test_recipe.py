@@ -1,4 +1,4 @@
-"""The recipe: what can be known of it without OE-Core."""
+"""The recipe and its source archive, as far as they can be tested without OE-Core."""
 
 import ast
 import hashlib
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from layer.conftest import CHECKOUT, NAME, RELEASES, Expand, run
+from layer.conftest import CHECKOUT, NAME, RELEASES, VERSION, Expand, run
 from layer.split_library import PACKAGES, package_of
 
 
@@ -84,11 +84,15 @@ def test_every_file_lands_in_a_package(
         f"/usr/lib/systemd/system/{NAME}.service": 0o644,
         f"/usr/lib/systemd/catalog/{NAME}.catalog": 0o644,
         f"/usr/lib/tmpfiles.d/{NAME}.conf": 0o644,
+        f"/usr/share/bash-completion/completions/{NAME}": 0o644,
+        f"/usr/share/doc/{NAME}/examples/default-apps": 0o644,
+        f"/usr/share/doc/{NAME}/examples/limits.conf": 0o644,
         f"/usr/share/man/man8/{NAME}.8": 0o644,
         f"/usr/lib/systemd/system-generators/{NAME}-offline-docker": 0o755,
         "/usr/share/fioconfig/actions/early-start": 0o755,
     }
-    # The unit is systemd.bbclass's to package, program and man page bitbake.conf's.
+    # The unit is systemd.bbclass's to package, the completion bash-completion.bbclass's, program,
+    # man page and examples are bitbake.conf's.
     assert got[files[0]].split() == [
         "/usr/share/fioconfig/actions",
         "/usr/lib/systemd/catalog",
@@ -130,13 +134,13 @@ def test_the_source_can_come_from_git_as_documented(
     parser = Path(__file__).with_name("expand.py")
     variables = "PV", "SRC_URI", "S"
     got = json.loads(run(sys.executable, parser, appended, release, "/work", *variables))
-    assert got["PV"] == "0.1.0+git"
-    assert Path(got["S"]).name == f"{NAME}-0.1.0+git"
-    assert got["SRC_URI"].endswith(f";destsuffix={NAME}-0.1.0+git")
+    assert got["PV"] == f"{VERSION}+git"
+    assert Path(got["S"]).name == f"{NAME}-{VERSION}+git"
+    assert got["SRC_URI"].endswith(f";destsuffix={NAME}-{VERSION}+git")
 
 
 def test_the_package_names_no_example_address(recipe: Path) -> None:
-    assert "example" not in recipe.read_text()
+    assert "example." not in recipe.read_text()
 
 
 def test_the_archive_is_the_same_for_the_same_tree(archive: Path, tmp_path: Path) -> None:
@@ -147,7 +151,8 @@ def test_the_archive_is_the_same_for_the_same_tree(archive: Path, tmp_path: Path
 def test_the_archive_has_every_module_of_this_tree(source: Path) -> None:
     package = "agent/compose_apps_early_start"
     files = [file for file in (CHECKOUT / package).iterdir() if file.is_file()]
-    assert {file.suffix for file in files} == {".py", ".json"}  # the schemas of what it prints
+    # The schemas of what it prints, and py.typed.
+    assert {file.suffix for file in files} == {".py", ".json", ".typed"}
     here = {file.name: file.read_bytes() for file in files}
     assert {file.name: file.read_bytes() for file in (source / package).iterdir()} == here
 

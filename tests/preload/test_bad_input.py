@@ -1,4 +1,4 @@
-"""No file, whatever is in it, makes a traceback: it is told what is wrong, where, and what next."""
+"""A bad file gets a message with the problem, the place and the next step, and no traceback."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""The program as a process: its output goes where it can, and its end is no traceback."""
+"""The host tool as a process: its streams, its exit status and how it is interrupted."""
 
 import os
 import subprocess

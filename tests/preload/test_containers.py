@@ -1,4 +1,4 @@
-"""The apps of a checkout of containers.git, branch by branch."""
+"""Reading the apps of each branch from a checkout of containers.git."""
 
 import os
 import subprocess

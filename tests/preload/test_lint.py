@@ -1,4 +1,4 @@
-"""What lint finds, where, and how it says so."""
+"""What `lint` finds in factory-config.yml, at which line, and how it prints it."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""What lint-apps finds in the files of apps, where, and what it is silent about."""
+"""What `lint-apps` finds in the files of apps, at which line, and what it does not report."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The man page says what the parser knows."""
+"""The man page of the host tool has every command and option."""
 
 import argparse
 import re

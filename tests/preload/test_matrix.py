@@ -1,4 +1,4 @@
-"""The table of every branch: that of the document's advanced scenario, exactly."""
+"""The table of all branches, compared with the one in the documentation's advanced scenario."""
 
 import json
 from pathlib import Path

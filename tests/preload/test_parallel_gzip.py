@@ -1,4 +1,4 @@
-"""Compressed images: any gzip reads them, and what is compressed already is left as it is."""
+"""Any gzip reads the compressed images, in which data that was compressed already is stored."""
 
 import gzip
 import random

@@ -1,4 +1,4 @@
-"""What publishing makes of texts: variables, references, platforms."""
+"""What publishing does to texts: variables, references and platforms."""
 
 import contextlib
 

@@ -1,4 +1,4 @@
-"""Which apps a build gets: the document's tables, and the precedence of the keys."""
+"""Which apps a build gets: the tables of the documentation, and the precedence of the keys."""
 
 import dataclasses
 import json

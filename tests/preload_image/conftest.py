@@ -7,8 +7,11 @@ import pytest
 from preload_image import device_image
 from preload_image.examples import SHOP, Preloaded, app, layers, preload_well
 from preload_image.registry import Registry, configure_skopeo, serve
-from virtual_device import device_tree
+from virtual_device import agent_layer, device_tree
 from virtual_device.cache import home as cache_home
+from virtual_device.disk import disk
+from virtual_device.firmware import Firmware
+from virtual_device.kernel import kernel
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +25,25 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
         patch.setenv("HOME", str(folder / "home"))
         configure_skopeo(folder / "home", running.port)
         yield running
+
+
+@pytest.fixture(scope="session")
+def compose(registry: Registry) -> None:
+    """docker compose, as a plugin of who makes images."""
+    plugins = registry.folder / "home/.docker/cli-plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "docker-compose").symlink_to(
+        device_tree().layers[-1] / "usr/libexec/docker/cli-plugins/docker-compose"
+    )
+
+
+@pytest.fixture(scope="session")
+def plain(package: Path) -> Firmware:
+    """A device with the agent of this checkout, and without apps and images."""
+    tree = device_tree()
+    its_kernel = kernel(tree)
+    image = disk(agent_layer(tree, package), its_kernel, None)
+    return Firmware(its_kernel, image, {})
 
 
 @pytest.fixture(scope="session")

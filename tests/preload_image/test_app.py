@@ -1,4 +1,4 @@
-"""Apps of local folders are made as publishing makes them; published ones are taken as they are."""
+"""Apps from local folders become what publishing makes of them; published ones stay unchanged."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Images that are preloaded already are changed, and whole Targets are preloaded."""
+"""Changing an image that is preloaded already, and preloading all apps of a Target."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What the two pages on preloading tell a person to type works, as it stands, where they say so."""
+"""The commands in the two pages on preloading work as they are printed."""
 
 import os
 import re
@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+from compose_apps_preload.image import tool
+from compose_apps_preload.trial.emulator import Board
 from preload.examples import ADVANCED, CHECKOUT
 from preload_image import device_image
 from preload_image.examples import app
@@ -26,7 +28,7 @@ def blocks(page: Path, language: str = "sh") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-MAKE_DEB, INSTALL_DEB, INSTALL_BY_PIP, MAKE, FLASH = blocks(IMAGE)
+MAKE_DEB, INSTALL_DEB, INSTALL_BY_PIP, MAKE, FLASH, INSTALL_QEMU, TRY = blocks(IMAGE)
 AS_ENGINEER = (
     *("setpriv", "--reuid=engineer", "--regid=engineer", "--init-groups"),
     *("env", "HOME=/home/engineer", "USER=engineer"),
@@ -78,6 +80,14 @@ def test_in_a_fresh_virtual_environment(clone: Path) -> None:
         done = subprocess.run(argv, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     assert "stores: restorable, docker" in done.stdout
+    # All of `try` is installed; the image is one of a device that has no program, nor a kernel.
+    argv = ["bash", "-euc", TRY]
+    done = subprocess.run(
+        argv, cwd=clone, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "there is no program in the image's root file system" in done.stderr
+    assert list(folder.rglob("trial/observe.sh"))
     argv = [str(folder / "bin/python"), "-c", READ_BY_PYTHON]
     printed = subprocess.run(argv, cwd=clone, check=True, capture_output=True, text=True).stdout
     assert printed == "('money-making-app', 'debug-tools')\n"
@@ -110,13 +120,19 @@ def fresh(request: pytest.FixtureRequest, deb: Path) -> Iterator[Device]:
         (apt / "cache/archives").rename(folder / "archives")
         shutil.rmtree(apt)
 
-    control = (CHECKOUT / "packaging/debian/control-preload").read_text()
+    control = (CHECKOUT / "debian/control").read_text()
     inputs = [tree.key, control, Path(__file__).read_text()]
     packages = cached(f"host-packages-{request.param}", inputs, fetch) / "archives"
     with Device(tree, tools=True) as device:
         shutil.copytree(packages, device.path("/tmp/packages"))
         device.run(["sh", "-c", f"apt-get -qq --yes {FAST} install /tmp/packages/*.deb"])
         yield device
+
+
+def test_the_packages_that_are_told_are_those_that_the_tool_names() -> None:
+    board = Board.of("amd64")
+    packages = {tool.package(board.program), board.firmware_package}
+    assert packages == set(INSTALL_QEMU.split()[4:])
 
 
 def test_in_a_fresh_debian(fresh: Device, clone: Path, registry: Registry) -> None:

@@ -1,6 +1,6 @@
-"""The proof: a device's image without apps is preloaded, and boots without a network card."""
+"""An image without apps is preloaded, and its apps run at a first boot without a network card."""
 
-import subprocess
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,13 +10,11 @@ from typing import Any
 import pytest
 from boot.boots import Boot, assert_good, look
 from boot.scenarios import SLOW_BOARD, machine_with
-from preload.examples import CHECKOUT
+from preload_image.device_image import debugfs
 from preload_image.examples import app, layers, preload_well
 from preload_image.registry import HOST, Registry, archive
-from virtual_device import agent_layer, device_tree
-from virtual_device.disk import disk
+from virtual_device import device_tree
 from virtual_device.firmware import Firmware
-from virtual_device.kernel import kernel
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -61,17 +59,10 @@ class Preloaded:
     first: Boot
     seen: list[str]
     driver: str
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Firmware:
-    """A device with the agent of this checkout, and without apps and images."""
-    argv = [CHECKOUT / "packaging/debian/build", tmp_path_factory.mktemp("package")]
-    built = subprocess.run(argv, check=True, stdout=subprocess.PIPE, text=True)
-    tree = device_tree()
-    its_kernel = kernel(tree)
-    image = disk(agent_layer(tree, Path(built.stdout.strip())), its_kernel, None)
-    return Firmware(its_kernel, image, {})
+    made: set[str]
+    """The ids of the containers that were made ahead."""
+    containers: set[str]
+    """The ids of those that the device has."""
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +77,10 @@ def sleepers(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> di
 
 @pytest.fixture(scope="module")
 def booted(
-    plain: Firmware, sleepers: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+    compose: None,
+    plain: Firmware,
+    sleepers: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Preloaded]:
     """Way of preloading to what its boot came to."""
 
@@ -97,18 +91,21 @@ def booted(
         target = ("--ref", "refs/heads/devel", "--build", "containers")
         resolved = preload_well("resolve", config, *target, "--apps", "one,two,three", "--json")
         words = [word for folder in sleepers.values() for word in ("--app", folder)]
-        words += ["--no-docker-store"] if way == "store-alone" else []
+        words += {"store-alone": ["--no-docker-store"], "compose": ["--create"]}.get(way, [])
         made = scratch / "out.ext4"
         chosen = ("--factory-config", config, *target)
         preload_well("image", plain.disk, *words, *chosen, "--arch", "amd64", "-o", made)
         bill = preload_well("verify", made, "--json")
+        ahead = debugfs(made, 0, "ls -p /var/lib/docker/containers")
         with machine_with(Firmware(plain.kernel, made, {})) as machine:
             machine.boot(SLOW_BOARD | (SNAPSHOTTER if way == "store-alone" else {}))
             first = look(machine)
             seen = machine.run(SEEN).splitlines()
             driver = machine.run("docker info --format={{.Driver}}").strip()
+            containers = machine.run("docker ps --all --quiet --no-trunc").split()
         made.unlink()
-        return Preloaded(resolved.json, bill.json, first, seen, driver)
+        found = set(re.findall("[0-9a-f]{64}", ahead))
+        return Preloaded(resolved.json, bill.json, first, seen, driver, found, set(containers))
 
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(DRIVERS, pool.map(boot, DRIVERS), strict=True))
@@ -132,3 +129,11 @@ def test_containers_find_the_files_as_the_images_layers_have_them(
 ) -> None:
     assert booted[way].seen == FILES
     assert booted[way].driver == DRIVERS[way]
+
+
+def test_containers_that_were_made_ahead_are_the_ones_that_run(
+    booted: dict[str, Preloaded],
+) -> None:
+    assert len(booted["compose"].made) == 2
+    assert booted["compose"].containers == booted["compose"].made
+    assert booted["restorable"].made == set()

@@ -1,4 +1,4 @@
-"""Making a preloaded image."""
+"""What `image` writes into an image: apps, both stores, the shortlist, and the finished file."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""What `image` refuses, and that it leaves nothing behind, whatever ends it."""
+"""What `image` refuses, and that it leaves nothing behind however it ends."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Registries that are slow, ill, or want to know who asks; and what is kept of them."""
+"""Registries that are slow, fail or ask for a login, and the cache of what they sent."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

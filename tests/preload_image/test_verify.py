@@ -1,4 +1,4 @@
-"""`verify` finds what is missing or damaged."""
+"""`verify` finds whatever is missing or damaged in an image."""
 
 import shutil
 import tarfile

@@ -1,4 +1,4 @@
-"""Putting back what is damaged of an app's folder: nothing else in it, and nothing outside."""
+"""Restoring the damaged files of an app's folder touches no other file."""
 
 import errno
 import gzip

@@ -1,4 +1,4 @@
-"""The causes: what is told of each, and whether it is waited for."""
+"""Every cause has a label, a hint, and an answer to whether it can pass by waiting."""
 
 import pytest
 from compose_apps_early_start.cause import Cause, Failure

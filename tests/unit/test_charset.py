@@ -1,4 +1,4 @@
-"""The character sets that nobody detects."""
+"""The docker SDK is kept from loading chardet."""
 
 import subprocess
 import sys

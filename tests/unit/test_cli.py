@@ -1,4 +1,4 @@
-"""The command line: exit statuses, what goes to which stream, and in which form."""
+"""The command line: its exit statuses, and what it prints to which stream."""
 
 import os
 import re

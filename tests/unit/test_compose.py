@@ -1,4 +1,4 @@
-"""How compose is run. It is a script that does what a test says, but a real process."""
+"""How the agent runs compose, with a script in its place that is a real process."""
 
 import contextlib
 import errno

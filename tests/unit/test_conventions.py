@@ -1,4 +1,4 @@
-"""Linters pass, and the unit, the message catalog and the man page agree with the code."""
+"""The imports, the unit, the message catalog and the man page agree with the code."""
 
 import ast
 import inspect
@@ -11,10 +11,10 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from compose_apps_early_start import preview, record, report, start, status
+from compose_apps_early_start import preview, record, report, shortlist, start, status
 from compose_apps_early_start.cause import Cause
 from compose_apps_early_start.report import Kind
-from compose_apps_early_start.settings import ENVIRONMENT_PREFIX, Settings
+from compose_apps_early_start.settings import ENVIRONMENT_PREFIX, Settings, load
 
 ROOT = Path(__file__).parents[2]
 AGENT = ROOT / "agent/compose_apps_early_start"
@@ -40,22 +40,6 @@ def output(*command: str | Path) -> str:
 
 
 # Python
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        pytest.param(["ruff", "check"], id="ruff check"),
-        pytest.param(["ruff", "format", "--check"], id="ruff format"),
-        pytest.param(
-            ["mypy", "--strict", "agent", "packaging/device", "packaging/preload", "tests"],
-            id="mypy",
-        ),
-    ],
-)
-def test_the_linters_have_nothing_to_say(command: list[str]) -> None:
-    output(sys.executable, "-m", *command)
-
 
 DEPENDENCIES = {"yaml", "docker", "requests", "urllib3", "sdnotify", "systemd"}
 """The packages that may be used on the device; requests and urllib3 come with docker."""
@@ -295,6 +279,33 @@ def test_the_man_page_has_every_path(man_page: str) -> None:
     assert [each for each in flat if each not in section] == []
     assert KILL_SWITCH_FILE in section
     assert KILL_SWITCH_ARGUMENT in section
+
+
+# The examples
+
+
+def test_the_example_of_a_drop_in_shows_every_limit_with_its_default(
+    unit: dict[str, list[str]], tmp_path: Path
+) -> None:
+    text = (ROOT / "examples/limits.conf").read_text()
+    shown = re.findall(r"^#Environment=(\w+)=(\w+)$", text, re.MULTILINE)
+    names = [each.name for each in fields(Settings) if each.name != "root"]
+    assert [name for name, _ in shown] == [ENVIRONMENT_PREFIX + each.upper() for each in names]
+    assert load({}, dict(shown)) == Settings()
+    assert f"\n#TimeoutStartSec={unit['TimeoutStartSec'][0]}\n" in text
+    # As a person would use it: with all lines in force.
+    shutil.copy(UNIT, tmp_path)
+    drop_in = tmp_path / f"{UNIT.name}.d/limits.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text(re.sub(r"^#(?=\w+=)", "", text, flags=re.MULTILINE))
+    said = output("systemd-analyze", "security", "--offline=true", tmp_path / UNIT.name)
+    assert "Overall exposure level" in said
+    assert "limits.conf" not in said
+
+
+def test_the_example_of_default_apps_names_the_sample_apps() -> None:
+    text = (ROOT / "examples/default-apps").read_bytes()
+    assert shortlist.parse(text) == ("shop", "telemetry", "debug-tools")
 
 
 def is_path(kind: object) -> bool:

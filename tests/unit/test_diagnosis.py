@@ -1,4 +1,4 @@
-"""How the words of compose are read: which cause, and which line of them is told."""
+"""Finding the cause, and the line that says it, in what compose printed."""
 
 import time
 

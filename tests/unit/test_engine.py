@@ -1,4 +1,4 @@
-"""What is asked of dockerd, and how each way in which it fails to answer is told."""
+"""Requests to dockerd, and how each failure to answer is reported."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""What is kept of failed apps: whose, how much, and in which file."""
+"""What is kept of failed apps: which apps, how much, and in which file."""
 
 import json
 import stat

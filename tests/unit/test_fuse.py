@@ -1,4 +1,4 @@
-"""The fuse of conftest.py blows."""
+"""The fuse of conftest.py fails every test that starts a process or uses a socket."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""The records of the last runs: how many, how large, and what a power cut leaves."""
+"""The records of the last runs: their number, their size, and what a power cut leaves of them."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""What is sent to dockerd for an image, and how the loading of images ends."""
+"""Sending images to dockerd, and how the loading of an image ends."""
 
 import io
 import json

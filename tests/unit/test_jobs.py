@@ -1,4 +1,4 @@
-"""What systemd's job queue says of docker.service."""
+"""Reading from systemd's job queue what docker.service waits for."""
 
 import subprocess
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One at a time: neither two runs of ours, nor one beside aktualizr-lite."""
+"""No two runs at a time, and no run beside aktualizr-lite."""
 
 import errno
 import fcntl

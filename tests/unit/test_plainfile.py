@@ -1,4 +1,4 @@
-"""Only plain files are read, and never more of them than asked for."""
+"""Only plain files are read, up to a limit."""
 
 import errno
 import os

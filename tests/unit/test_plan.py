@@ -1,4 +1,4 @@
-"""What is to be done for each app, decided without doing it."""
+"""The plan: the steps for each app, decided without executing any."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the folders of compose-apps and their compose files say, and what no file may do to us."""
+"""Reading the preloaded apps and their compose files, harmful ones among them."""
 
 import errno
 import os

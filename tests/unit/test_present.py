@@ -1,4 +1,4 @@
-"""The column NOW: what an app is at this moment, beside what it was when its run ended."""
+"""The column NOW of `status`: the state of an app at this moment."""
 
 import os
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""The plan as `plan` shows it: as JSON, and as lines."""
+"""How `plan` shows the plan, as JSON and as text."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""How far a load is: bytes, rate and time left."""
+"""The progress of loading an image: bytes, rate and time left."""
 
 import pytest
 from compose_apps_early_start.progress import Meter, words

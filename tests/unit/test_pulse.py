@@ -1,4 +1,4 @@
-"""STATUS=: each event at once, and between events what goes on and for how long."""
+"""STATUS=: each event at once, and in between what goes on and for how long."""
 
 import time
 from collections.abc import Callable

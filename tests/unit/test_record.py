@@ -1,4 +1,4 @@
-"""The record: what it says of containers and of time, and what is made of an old or damaged one."""
+"""The record of a run, and how old or damaged records are read."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Is this device registered, and which file says so?"""
+"""Whether the device is registered, and which file says so."""
 
 import errno
 import os

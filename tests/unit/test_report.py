@@ -1,4 +1,4 @@
-"""Events, and how the journal, a terminal and systemctl status show them."""
+"""How the journal, a terminal and `systemctl status` show events."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""What can be put back: which version, which files, which images; and what the plan makes of it."""
+"""What can be restored: which version, files and images, and what the plan makes of it."""
 
 import json
 import os

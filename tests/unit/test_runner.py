@@ -1,4 +1,4 @@
-"""Executing a plan: order, bounds, repairs and verdicts, with stand-ins for compose and dockerd."""
+"""Executing a plan with stand-ins for compose and dockerd: order, limits, repairs, verdicts."""
 
 import itertools
 import signal

@@ -1,4 +1,4 @@
-"""The schemas of what the agent prints as JSON: sound, shipped, and explained."""
+"""The schemas of the JSON output are valid, installed and documented."""
 
 import re
 import tomllib
@@ -84,7 +84,7 @@ def test_they_ship_in_the_packages_and_lie_beside_their_page() -> None:
     assert sorted(each.resolve() for each in linked) == shipped
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["tool"]["setuptools"]["package-data"] == {
-        "compose_apps_early_start": ["*.schema.json"]
+        "compose_apps_early_start": ["*.schema.json", "py.typed"]
     }
     tool = tomllib.loads((ROOT / "packaging/preload/pyproject.toml").read_text())
     assert (

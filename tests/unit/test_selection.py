@@ -1,4 +1,4 @@
-"""The catalog under the shortlist."""
+"""Choosing the wanted apps among the preloaded ones."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The table of settings: from it come the options, the environment and the help."""
+"""The table of settings, from which options, environment and help are made."""
 
 import argparse
 from dataclasses import fields

@@ -1,4 +1,4 @@
-"""default-apps: what people, installers and Windows write into it, and which apps that means."""
+"""Parsing default-apps as people, installers and Windows write it, and matching its names."""
 
 import codecs
 import errno

@@ -1,4 +1,4 @@
-"""One run from the registration check to the last verdict: what it tells, records and returns."""
+"""One run, from the registration check to the last verdict: messages, record and exit status."""
 
 import errno
 import json

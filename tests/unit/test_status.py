@@ -1,4 +1,4 @@
-"""The record of a run: its file, what survives a power cut, and what `status` makes of it."""
+"""`status`: the file of the record, what survives a power cut, and the table for people."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Reading the restorable store: both layouts, and everything that can be wrong with it."""
+"""Reading the restorable store: both layouts, and everything that can be wrong with them."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""The timeline: phases that add up, what held docker back, its three forms."""
+"""The timeline: phases that add up, what held docker back, and its three forms."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Does an app run, by what the engine says of its containers?"""
+"""Whether an app runs, judged by what the engine says of its containers."""
 
 from typing import Any
 

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # boot.sh FOLDER LOWERDIR [KIND OPTIONS INSIDE]...: the device's first process.
 #
 # It runs in new namespaces. It mounts the layers LOWERDIR under FOLDER/upper on FOLDER/root, and
@@ -13,7 +14,8 @@ read -r pid _ </proc/self/stat
 mount -t overlay -o "lowerdir=$lower,upperdir=$folder/upper,workdir=$folder/work" device "$folder/root"
 cd "$folder/root"
 mkdir -p var/lib/containerd var/lib/docker var/lmp
-mkdir -p -m 0700 var/sota
+mkdir -p var/sota
+chmod 0700 var/sota
 # overlay2 cannot sit on an overlay.
 mount --bind "$folder/containerd" var/lib/containerd
 mount --bind "$folder/docker" var/lib/docker

@@ -55,7 +55,7 @@ def disk(tree: Tree, kernel: Kernel, preload: Preload | None) -> Path:
 
     def build(folder: Path) -> None:
         layer = folder / "layer"
-        _fill(layer)
+        _fill(layer, kernel)
         root = folder / "root"
         root.mkdir()
         layers = ":".join(str(each) for each in (layer, *tree.layers))
@@ -71,10 +71,12 @@ def disk(tree: Tree, kernel: Kernel, preload: Preload | None) -> Path:
     texts = [path.read_text() for path in sorted(STAND_INS.rglob("*")) if path.is_file()]
     inputs = [tree.key, str(kernel.modules), docker, Path(__file__).read_text()]
     kind = f"disk-{tree.suite}" if preload else f"empty-disk-{tree.suite}"
+    if preload and (preload.docker / "containers").is_dir():
+        kind = f"made-ahead-{kind}"
     return cached(kind, [*inputs, *texts], build) / "disk.img"
 
 
-def _fill(layer: Path) -> None:
+def _fill(layer: Path, kernel: Kernel) -> None:
     """Makes the layer that turns a tree into a device's disk."""
     units = layer / "etc/systemd/system"
     shutil.copytree(STAND_INS / "units", units)
@@ -101,6 +103,10 @@ def _fill(layer: Path) -> None:
         # Newer than /usr, so that caches need not be updated at boot.
         "etc/.updated": "",
         "var/.updated": "",
+        "boot/loader/entries/device.conf": (
+            "title The virtual device\nlinux /boot/vmlinuz\ninitrd /boot/initrd\n"
+            f"options {kernel.arguments}\n"
+        ),
     }.items():
         (layer / name).parent.mkdir(parents=True, exist_ok=True)
         (layer / name).write_text(text)
@@ -108,5 +114,8 @@ def _fill(layer: Path) -> None:
         (layer / name).mkdir(parents=True)
         (layer / name).chmod(mode)
     (layer / "var/sota/compose-apps").mkdir()
+    boot = layer / "boot"
+    shutil.copy(kernel.image, boot / "vmlinuz")
+    shutil.copy(kernel.initrd, boot / "initrd")
     (layer / "usr/lib/modules").mkdir(parents=True)
     os.chown(layer, 0, 0)

@@ -6,10 +6,16 @@ mount -t devtmpfs devtmpfs /dev
 for module in /modules/*.ko; do
     [ ! -e "$module" ] || insmod "$module"
 done
-while [ ! -b /dev/vda ]; do
+read -r line </proc/cmdline
+for word in $line; do
+    case $word in
+    root=*) disk=${word#root=} ;;
+    esac
+done
+while [ ! -b "$disk" ]; do
     sleep 0.05
 done
-mount -t ext4 /dev/vda /root || exit 1 # the kernel panics, and the machine ends
+mount -t ext4 "$disk" /root || exit 1 # the kernel panics, and the machine ends
 cp -r /device/. /root/ # unlike -a, leaves the modes of folders alone
 rm -f /root/.keep
 sync # flashed is flashed, whenever the power is cut

@@ -15,16 +15,27 @@ _PACKAGE = "linux-image-cloud-amd64"
 _PARTS = r"linux-(base|binary|image|modules)-\d.*-cloud-amd64"  # newer suites have it in parts
 # The modules for the disk and for the connection to the owner, if they are modules at all.
 _NEEDED = ("virtio_pci", "virtio_blk", "virtio_console", "ext4")
+_ARGUMENTS = (
+    *("root=/dev/vda", "console=ttyS0", "panic=-1", "mitigations=off"),
+    # LmP has none; and where the parser is not installed, docker 20.10 starts no container.
+    "apparmor=0",
+    # Of no use to a device, and slow to load.
+    "modprobe.blacklist=aesni_intel,ata_piix,kvm,kvm_amd,kvm_intel",
+)
 _APPLETS = ("sh", "mount", "insmod", "cp", "rm", "sleep", "switch_root", "sync")
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """``image`` and ``initrd`` are files for a boot loader, ``modules`` is for /usr/lib/modules."""
+    """``image`` and ``initrd`` are files for a boot loader, ``modules`` is for /usr/lib/modules.
+
+    ``arguments`` are its command line.
+    """
 
     image: Path
     initrd: Path
     modules: Path
+    arguments: str = " ".join(_ARGUMENTS)
 
 
 def kernel(tree: Tree) -> Kernel:

@@ -8,41 +8,26 @@ hangs causes an error, so an answer can be trusted.
 import base64
 import os
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from compose_apps_preload.trial import emulator
+from compose_apps_preload.trial.emulator import CONSOLE, Board, Disk, Emulator, EmulatorError
+
 from virtual_device import cpio, scratch
 from virtual_device.kernel import Kernel
 
-_MACHINE = (
-    # An old processor is faster to emulate: `max` takes a twelfth longer to boot. 16-byte
-    # compare-and-swap is broken in QEMU 7.2's emulation: guests panic at random.
-    *("-accel", "tcg,thread=multi", "-cpu", "Nehalem,-cx16", "-m", "2048"),
-    *("-nodefaults", "-nic", "none", "-display", "none", "-no-reboot"),
+_LINE = (
     # QEMU waits for its owner, because a guest treats an unconnected line as closed.
     *("-chardev", "socket,id=line,path=line.sock,server=on,wait=on"),
     *("-device", "virtio-serial-pci", "-device", "virtserialport,chardev=line"),
-    *("-chardev", "socket,id=monitor,path=monitor.sock,server=on,wait=off"),
-    *("-mon", "chardev=monitor,mode=readline"),
-    # As on a real disk, a power cut loses data that was not flushed.
-    *("-drive", "file=disk.qcow2,if=virtio,cache=writeback"),
-)
-_COMMAND_LINE = (
-    *("root=/dev/vda", "console=ttyS0", "panic=-1", "mitigations=off"),
-    # LmP has none; and where the parser is not installed, docker 20.10 starts no container.
-    "apparmor=0",
-    # Useless for a device, and slow to load.
-    "modprobe.blacklist=aesni_intel,ata_piix,kvm,kvm_amd,kvm_intel",
 )
 _SNAPSHOT = "frozen"
 _TAIL = 3000  # characters of the console that an error shows
-_QEMU_TIMEOUT = 120.0  # seconds, for operations of QEMU itself
 _GRACE = 30.0  # seconds that an answer may come after its script's time
 BOOT_TIMEOUT = 1500.0
 """The seconds after which a boot or a shutdown counts as hanging."""
@@ -67,7 +52,7 @@ class Machine:
         self._clock = clock
         self._base = disk
         self._processors = processors
-        self._qemu: subprocess.Popen[bytes] | None = None
+        self._emulator: Emulator | None = None
 
     def __enter__(self) -> Self:
         self.folder, lock = scratch.make()
@@ -103,7 +88,7 @@ class Machine:
     @property
     def console(self) -> str:
         """The output of the machine's serial console since it was booted."""
-        log = self.folder / "console.log"
+        log = self.folder / CONSOLE
         return log.read_text(errors="replace") if log.exists() else ""
 
     def boot(
@@ -127,44 +112,22 @@ class Machine:
         self._start([], arguments, terminal=terminal)
 
     def _start(self, options: Sequence[str], arguments: Sequence[str], *, terminal: bool) -> None:
-        serial = "mon:stdio" if terminal else "file:console.log"
-        for name in ("line.sock", "monitor.sock", "console.log"):
-            (self.folder / name).unlink(missing_ok=True)
-        log = (self.folder / "qemu.log").open("w")
-        self._qemu = subprocess.Popen(
-            [
-                *("unshare", "--pid", "--fork", "--kill-child"),
-                *("sh", str(Path(__file__).with_name("machine.sh"))),
-                "/dev/tty" if terminal else "/dev/null",
-                *("qemu-system-x86_64", *_MACHINE, "-smp", str(self._processors)),
-                *("-rtc", f"base={self._clock}"),
-                *("-kernel", str(self._kernel.image), "-initrd", "initrd", "-serial", serial),
-                *("-append", " ".join([*_COMMAND_LINE, *arguments]), *options),
-            ],
-            # Held by this process alone: no thread, signal handler or exit hook has to work.
-            stdin=subprocess.PIPE,
-            stderr=log,
-            cwd=self.folder,
+        (self.folder / "line.sock").unlink(missing_ok=True)
+        words = " ".join([self._kernel.arguments, *arguments])
+        self._emulator = Emulator(
+            Board.of("amd64"),
+            emulator.Kernel(self._kernel.image, Path("initrd"), words),
+            [Disk(Path("disk.qcow2"), "qcow2")],
+            self.folder,
+            processors=self._processors,
+            terminal=terminal,
+            options=[*_LINE, "-rtc", f"base={self._clock}", *options],
         )
-        log.close()
-        self._line = self._connect("line.sock")
-
-    def _connect(self, name: str) -> socket.socket:
-        """Returns a connection to one of QEMU's sockets, which may not exist yet."""
-        connection = socket.socket(socket.AF_UNIX)
-        deadline = time.monotonic() + _QEMU_TIMEOUT
-        while True:
-            try:
-                connection.connect(str(self.folder / name))
-                return connection
-            except (FileNotFoundError, ConnectionRefusedError) as error:
-                if self._ended() or time.monotonic() > deadline:
-                    text = (self.folder / "qemu.log").read_text()
-                    raise MachineError(f"QEMU did not start: {text}") from error
-                time.sleep(0.01)
-
-    def _ended(self) -> bool:
-        return self._qemu is None or self._qemu.poll() is not None
+        self._emulator.start()
+        try:
+            self._line = self._emulator.connected("line.sock")
+        except EmulatorError as error:
+            raise MachineError(str(error)) from error
 
     def run(self, script: str, *, timeout: float = 300.0) -> str:
         """Runs ``script`` with the machine's sh and returns its output, including errors.
@@ -199,7 +162,8 @@ class Machine:
                 answer += part
         except (TimeoutError, ConnectionError) as error:
             what = "ended" if isinstance(error, ConnectionError) else "does not answer"
-            said = self.console[-_TAIL:] + (self.folder / "qemu.log").read_text()
+            assert self._emulator
+            said = self.console[-_TAIL:] + self._emulator.complaints
             raise MachineError(f"the machine {what}:\n{said}") from error
         status, _, output = answer.decode().partition(" ")
         return int(status), base64.b64decode(output).decode(errors="replace")
@@ -218,20 +182,19 @@ class Machine:
 
     def wait(self, timeout: float | None = None) -> None:
         """Waits until the machine is off. Raises MachineError after ``timeout`` seconds."""
-        assert self._qemu
-        try:
-            self._qemu.wait(timeout)
-        except subprocess.TimeoutExpired as error:
-            text = f"the machine is not off after {timeout} s:\n{self.console[-_TAIL:]}"
-            raise MachineError(text) from error
+        assert self._emulator
+        if not self._emulator.wait(timeout):
+            raise MachineError(
+                f"the machine is not off after {timeout} s:\n{self.console[-_TAIL:]}"
+            )
         self.cut_power()
 
     def cut_power(self) -> None:
         """Ends the machine at once; data that it has not flushed to its disk is lost."""
-        if self._qemu is None:
+        if self._emulator is None:
             return
-        self._qemu.communicate()
-        self._qemu = None
+        self._emulator.cut_power()
+        self._emulator = None
         self._line.close()
 
     def freeze(self, into: Path) -> None:
@@ -253,15 +216,11 @@ class Machine:
         (self.folder / "initrd").write_bytes(self._kernel.initrd.read_bytes())
         self._start(["-loadvm", _SNAPSHOT], [], terminal=False)
 
-    def _command(self, command: str) -> None:
-        prompt = b"(qemu) "
-        with self._connect("monitor.sock") as monitor:
-            monitor.settimeout(_QEMU_TIMEOUT)
-            answer = b""
-            for text in ("", f"{command}\n"):
-                monitor.sendall(text.encode())
-                answer = b""
-                while not answer.endswith(prompt):
-                    answer += monitor.recv(1 << 16)
-        if b"Error" in answer:
-            raise MachineError(f"{command}: {answer.decode(errors='replace')}")
+    def _command(self, words: str) -> None:
+        assert self._emulator
+        try:
+            said = self._emulator.command("human-monitor-command", **{"command-line": words})
+        except EmulatorError as error:
+            raise MachineError(str(error)) from error
+        if "Error" in said:
+            raise MachineError(f"{words}: {said}")

@@ -1,3 +1,3 @@
 """The host side of preloading: decide which apps an image gets, and make preloaded images."""
 
-__version__ = "0.1.0"
+from compose_apps_early_start import __version__ as __version__

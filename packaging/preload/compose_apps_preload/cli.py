@@ -10,8 +10,9 @@ from .apps import lint as lint_apps
 from .configuration import lint, matrix, resolve
 from .errors import PreloadError
 from .image import cache, make, verify
+from .trial import trial
 
-COMMANDS = (resolve, matrix, lint, lint_apps, make, verify, cache)
+COMMANDS = (resolve, matrix, lint, lint_apps, make, verify, trial, cache)
 """Each of these modules has `add_command`; see `command`."""
 
 _DESCRIPTION = (
@@ -27,9 +28,10 @@ examples:
   compose-apps-preload lint-apps ../containers
   compose-apps-preload image lmp.wic.gz --app shop/ --arch arm64 -o lmp-shop.wic.gz
   compose-apps-preload verify lmp-shop.wic.gz
+  compose-apps-preload try lmp-shop.wic.gz -o tried/
 
 exit status: 0 success; 1 failure, or errors found by lint, lint-apps or
-verify; 2 wrong usage; 130 interrupted"""
+verify; 2 wrong usage; 130 interrupted; try has that of the agent"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         status: int = options.run(options)
         print(end="", flush=True)
@@ -56,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line; the completion of shells is made from it."""
     parser = argparse.ArgumentParser(
         prog="compose-apps-preload",
         description=_DESCRIPTION,

@@ -14,11 +14,11 @@ LIC_FILES_CHKSUM = "file://LICENSE;md5=c014b3053d3d896156ea9787237728b4"
 # .bbappend, on every release:
 #   SRC_URI = "git://HOST/compose-apps-early-start.git;protocol=https;branch=main;destsuffix=${BP}"
 #   SRCREV = "<commit>"
-#   PV = "0.1.0+git"
+#   PV:append = "+git"
 # Either way the source is in ${BP} below what the release unpacks into, so S needs no line.
 SRC_URI = "file://${BP}.tar.gz"
 
-inherit features_check ptest python_setuptools_build_meta systemd
+inherit bash-completion features_check ptest python_setuptools_build_meta systemd
 
 REQUIRED_DISTRO_FEATURES = "systemd"
 
@@ -40,6 +40,10 @@ do_install:append() {
         ${D}${nonarch_libdir}/tmpfiles.d/compose-apps-early-start.conf
     install -D -m 0644 ${S}/docs/compose-apps-early-start.8 \
         ${D}${mandir}/man8/compose-apps-early-start.8
+    install -d ${D}${docdir}/${BPN}/examples
+    install -m 0644 ${S}/examples/* ${D}${docdir}/${BPN}/examples/
+    install -D -m 0644 ${S}/completions/compose-apps-early-start \
+        ${D}${datadir}/bash-completion/completions/compose-apps-early-start
     install -D -m 0755 ${S}/systemd/compose-apps-early-start-offline-docker \
         ${D}${systemd_unitdir}/system-generators/compose-apps-early-start-offline-docker
     install -D -m 0755 ${S}/fioconfig/early-start ${D}${datadir}/fioconfig/actions/early-start

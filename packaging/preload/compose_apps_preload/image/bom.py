@@ -29,6 +29,8 @@ class PreloadedApp:
     ready: bool
     """Whether its folder is in compose-apps. If not, the device restores it."""
     images: tuple[ContainerImage, ...]
+    containers: tuple[str, ...]
+    """The names of its containers that were created ahead."""
 
 
 @dataclass

@@ -14,7 +14,7 @@ from compose_apps_early_start.store import Descriptor, Store, StoreError, Versio
 
 from ..configuration.containers import COMPOSE_FILE
 from ..errors import PreloadError
-from . import compose_file, installed_versions, unpacking
+from . import compose_file, containers, installed_versions, unpacking
 from .bom import BillOfMaterials, ContainerImage, PreloadedApp
 from .docker_contents import DockerContents, DockerError
 from .ext4 import FileSystem
@@ -47,6 +47,12 @@ class _Checker:
             lambda path, target: system.dump(f"{layout.docker}/{path}", target),
             work,
         )
+        system.dump(f"{layout.docker}/containers", work / "made")
+        self._containers: Mapping[str, Sequence[str]] = {}
+        try:
+            self._containers = containers.made(work / "made/containers")
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            bom.problems.append(f"a container that was created ahead is damaged: {error}")
         self._unpacked: set[tuple[Descriptor, str]] = set()
         self._installed: Mapping[str, str] = {}
         try:
@@ -94,7 +100,8 @@ class _Checker:
             )
             for reference in dict.fromkeys(services.values())
         )
-        return PreloadedApp(name, version.uri if version else uri, ready, images)
+        made = tuple(self._containers.get(name, ()))
+        return PreloadedApp(name, version.uri if version else uri, ready, images, made)
 
     def _check_bundle(self, name: str, version: Version, ready: bool) -> None:
         manifest = self._store.manifest(version)

@@ -38,6 +38,7 @@ _UNSUPPORTED = (
 
 _PROTECTIVE = "ee"  # the partition type in the protective MBR of a GPT
 _EXTENDED = ("5", "f", "85")
+_EFI = ("ef", "c12a7328-f81f-11d2-ba4b-00a0c93ec93b")  # in an MBR and in a GPT
 _ZEROS = bytes(_CHUNK)
 _ZERO_BLOCK = bytes(BLOCK)
 
@@ -56,6 +57,8 @@ class Partition:
     extended: int | None = None
     max_size: int | None = None
     label: str = ""
+    kind: str = ""
+    """The type that the partition table gives it."""
 
     def in_copy(self, file: Path) -> "Partition":
         """Return the same partition in a copy of the image."""
@@ -151,6 +154,13 @@ def find_root(file: Path, number: int | None = None) -> Partition:
     return (labelled or sorted(found, key=_likelihood))[-1]
 
 
+def has_uefi_boot(file: Path) -> bool:
+    """Tell whether the image has an EFI system partition; raises `PreloadError`."""
+    if Superblock.read(file, 0) is not None:
+        return False
+    return any(each.kind.lower() in _EFI for each in _partitions(file))
+
+
 def _likelihood(partition: Partition) -> int:
     """Return how likely this is the root file system; of equals, the last one counts."""
     try:
@@ -218,6 +228,7 @@ def _partitions(file: Path) -> list[Partition]:
                 number,
                 _number(extended) if extended and logical else None,
                 min(later) * sector - start if later else None,
+                kind=str(entry["type"]),
             )
         )
     return found

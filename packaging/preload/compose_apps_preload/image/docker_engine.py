@@ -26,6 +26,11 @@ _PROGRAMS = ("dockerd", "containerd")
 _PACKAGES = ("docker.io", "pigz")
 _LISTED = re.compile(r"^'[^']+' (\S+\.deb) (\d+)", re.MULTILINE)
 _INSTALL = "install docker (Debian and Ubuntu: apt-get install docker.io)"
+_PLUGIN_FOLDERS = (
+    *("/usr/local/lib/docker/cli-plugins", "/usr/local/libexec/docker/cli-plugins"),
+    *("/usr/lib/docker/cli-plugins", "/usr/libexec/docker/cli-plugins"),
+)
+"""Where the docker CLI looks for plugins, in its order, after the user's own folder."""
 _WITHOUT_STORE = "leave out docker's store with --no-docker-store"
 
 
@@ -69,6 +74,19 @@ def find() -> Engine | Download:
     if not any(name.startswith(f"{_PACKAGES[0]}_") for name, _ in found):
         raise PreloadError("docker's store needs dockerd, which is not installed", _INSTALL)
     return Download(tuple(sorted(name for name, _ in found)), sum(int(size) for _, size in found))
+
+
+def compose() -> Path:
+    """Return docker compose, as the docker CLI finds it; raises `PreloadError`."""
+    own = os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker"
+    for folder in (Path(own) / "cli-plugins", *map(Path, _PLUGIN_FOLDERS)):
+        if os.access(folder / "docker-compose", os.X_OK):
+            return (folder / "docker-compose").resolve()
+    raise PreloadError(
+        "--create needs docker compose 2, which is not installed",
+        "install docker-compose-plugin (Docker's packages), docker-compose-v2 (Ubuntu) or "
+        "docker-compose (Debian 13), or put the plugin into ~/.docker/cli-plugins",
+    )
 
 
 def fetch(download: Download) -> Engine:

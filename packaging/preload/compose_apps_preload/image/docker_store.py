@@ -1,8 +1,9 @@
 """docker's own store, filled by a private dockerd.
 
 This dockerd has its own data root and its own namespaces; its network is only a loopback device. It
-pulls by digest from a registry there, which serves the blobs fetched before. Nothing in the images
-is executed, so their architecture does not matter. This needs root.
+pulls by digest from a registry there, which serves the blobs fetched before. With `--create`, it
+also creates the apps' containers. Nothing in the images is executed, so their architecture does
+not matter. This needs root.
 """
 
 import contextlib
@@ -12,19 +13,25 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import PreloadError
-from . import docker_engine, privilege, registry_server, skopeo, tool
+from . import containers, daemon_json, docker_engine, privilege, registry_server, skopeo, tool
+from .containers import Creation
 from .docker_engine import Download, Engine
 from .oci import Image
 from .progress import step
 
-IMAGE_FOLDERS = ("image", "overlay2")
-"""The folders of docker's data root that go into an image. The rest belongs to one device."""
+IMAGE_FOLDERS: tuple[str, ...] = ("image", "overlay2")
+"""The folders of docker's data root that hold images.
+
+Apart from `containers.FOLDERS`, the rest belongs to one device: its identity and keys, swarm,
+plugins, the build cache and temporary files.
+"""
 
 _DOCKER_HUB = "docker.io"
 _START_SECONDS = 60.0
@@ -50,42 +57,70 @@ def check() -> Engine | Download:
 
 @contextlib.contextmanager
 def filled(
-    images: Iterable[Image], blobs: Path, folder: Path, engine: Engine | Download
+    images: Iterable[Image],
+    blobs: Path,
+    apps: Path,
+    folder: Path,
+    engine: Engine | Download,
+    creation: Creation | None,
 ) -> Iterator[Path]:
     """Pull images from the blobs in `blobs`, stop dockerd, and yield docker's data root.
 
-    The data root is created in `folder` and belongs to root. Raises `PreloadError`.
+    The data root is created in `folder` and belongs to root. With `creation`, the containers of all
+    apps in the folder `apps` are created as well. Raises `PreloadError`.
     """
     images = list(images)
+    names = sorted(each.name for each in apps.iterdir())
     with privilege.root():
         if isinstance(engine, Download):
             engine = docker_engine.fetch(engine)
-        folder.mkdir()
-        with _dockerd(engine, images, blobs, folder) as client:
+        (folder / "data").mkdir(parents=True)
+        settings = creation.settings if creation else {"bridge": "none"}
+        with _dockerd(engine, images, blobs, apps, folder, settings) as running:
 
             def pull(image: Image) -> None:
                 with step(f"docker pull {image.reference}"):
-                    _pull(client, image)
+                    _pull(running.client, image)
 
             with ThreadPoolExecutor(_PARALLEL_PULLS) as pool:
                 list(pool.map(pull, images))
+            if creation:
+                containers.make(creation, names, running.client, running.process)
+        # The device that this machine's data lies on, which dockerd makes anew at each start.
+        (folder / "data/volumes/backingFsBlockDev").unlink(missing_ok=True)
         yield folder / "data"
 
 
+@dataclass(frozen=True)
+class _Running:
+    """A dockerd that runs: a client of its API, and the id of a process in its namespaces."""
+
+    client: Any
+    process: int
+
+
 @contextlib.contextmanager
-def _dockerd(engine: Engine, images: Sequence[Image], blobs: Path, folder: Path) -> Iterator[Any]:
-    """Run dockerd, and yield a client of its API."""
+def _dockerd(
+    engine: Engine,
+    images: Sequence[Image],
+    blobs: Path,
+    apps: Path,
+    folder: Path,
+    settings: Mapping[str, Any],
+) -> Iterator[_Running]:
+    """Run dockerd with these `settings` of a device, besides its own, and yield it."""
     hosts = sorted({skopeo.host(image.reference) for image in images} - {_DOCKER_HUB})
     ports = sorted({"80"} | {host.partition(":")[2] for host in hosts if ":" in host})
     names = ["localhost", *(host.partition(":")[0] for host in hosts)]
     (folder / "hosts").write_text("".join(f"127.0.0.1 {name}\n" for name in names))
-    (folder / "daemon.json").write_text(json.dumps(_configuration(folder / "data", hosts)))
+    (folder / "daemon.json").write_text(json.dumps({**settings, **_configuration(hosts)}))
     argv = [
         # However this process ends, everything below it ends, too.
         *("setpriv", "--pdeathsig", "KILL"),
         *("unshare", "--mount", "--net", "--ipc", "--uts", "--pid"),
         *("--fork", "--kill-child", "--mount-proc"),
         *("sh", str(_SCRIPT), str(folder / "daemon.json"), str(folder / "hosts")),
+        *(str(folder / "data"), str(apps)),
         *(sys.executable, "-I", registry_server.__file__, str(blobs / "sha256"), *ports),
     ]
     log = folder / "log"
@@ -101,22 +136,21 @@ def _dockerd(engine: Engine, images: Sequence[Image], blobs: Path, folder: Path)
     ):
         assert process.stdin
         try:
-            yield _client(process, log)
+            yield _running(process, log)
         finally:
             process.stdin.close()
             process.wait()
 
 
-def _configuration(data: Path, hosts: Sequence[str]) -> dict[str, Any]:
+def _configuration(hosts: Sequence[str]) -> dict[str, Any]:
     return {
-        "data-root": str(data),
+        "data-root": daemon_json.DATA_ROOT,
         "exec-root": "/run/docker",
         "pidfile": "/run/dockerd.pid",
         "hosts": ["unix:///run/docker.sock"],
         # As on the device. With an empty data root, docker 29 would choose containerd's store.
         "storage-driver": "overlay2",
         "features": {"containerd-snapshotter": False},
-        "bridge": "none",
         "iptables": False,
         "ip6tables": False,
         "insecure-registries": list(hosts),
@@ -125,8 +159,8 @@ def _configuration(data: Path, hosts: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _client(process: subprocess.Popen[bytes], log: Path) -> Any:
-    """Wait for dockerd and return a client; raises `PreloadError` with dockerd's messages."""
+def _running(process: subprocess.Popen[bytes], log: Path) -> _Running:
+    """Wait for dockerd and return it; raises `PreloadError` with dockerd's messages."""
     import docker
 
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
@@ -139,7 +173,7 @@ def _client(process: subprocess.Popen[bytes], log: Path) -> Any:
             if os.path.exists(address.removeprefix("unix://")):  # noqa: PTH110  # a socket
                 client = docker.APIClient(base_url=address, version="auto", timeout=None)
                 client.ping()
-                return client
+                return _Running(client, int(inner))
         time.sleep(0.05)
     log_lines = log.read_text(errors="replace").strip().splitlines()
     raise PreloadError(

@@ -110,7 +110,7 @@ class FileSystem:
     def check(self) -> None:
         """Replay the journal, and raise `PreloadError` with e2fsck's message if it is damaged."""
         cwd = self._file.parent
-        tool.run(("e2fsck", "-E", "journal_only", "-y", self._device), cwd=cwd, accepted=(0, 1))
+        self.replay_journal()
         done = tool.run(("e2fsck", "-f", "-n", self._device), cwd=cwd, accepted=range(256))
         if done.returncode:
             output = [line for line in done.stdout.decode(errors="replace").splitlines() if line]
@@ -119,6 +119,11 @@ class FileSystem:
                 f"the image's root file system is damaged; e2fsck says: {' / '.join(found[:4])}",
                 "build or download the image again; the input was not changed",
             )
+
+    def replay_journal(self) -> None:
+        """Bring what the journal holds into its place, as mounting does."""
+        argv = ("e2fsck", "-E", "journal_only", "-y", self._device)
+        tool.run(argv, cwd=self._file.parent, accepted=(0, 1))
 
     def repair(self) -> None:
         """Correct counters and the like after writing; raises `PreloadError` for real damage."""

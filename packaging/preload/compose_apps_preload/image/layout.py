@@ -1,5 +1,7 @@
 """The paths of the device's files in its root file system."""
 
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +38,16 @@ class Layout:
             "the image's root file system has neither /ostree/deploy/*/var nor /var",
             "if this is the wrong partition, choose another one with --partition",
         )
+
+    def roots(self, system: FileSystem) -> Iterator[str]:
+        """Yield where root file systems lie: OSTree's deployments, or "" for the top."""
+        if not self.var.startswith(DEPLOY):
+            yield ""
+            return
+        deployments = f"{self.var.removesuffix('/var')}/deploy"
+        for name, mode in system.names(deployments).items():
+            if stat.S_ISDIR(mode):
+                yield f"{deployments}/{name}"
 
     @property
     def compose_apps(self) -> str:

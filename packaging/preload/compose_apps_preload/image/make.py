@@ -1,14 +1,11 @@
 """`image`: put apps into a copy of a device's image, as `fioctl targets image` does."""
 
 import argparse
-import contextlib
 import os
 import re
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from .. import command
 from ..configuration import factory_config, resolve
@@ -110,6 +107,11 @@ def add_command(commands: command.Subparsers) -> None:
         help="the shortlist: which of the apps the device starts",
     )
     add(
+        "--create",
+        action="store_true",
+        help="also create the containers of all apps, so that the device only starts them",
+    )
+    add(
         "--partition",
         type=int,
         metavar="N",
@@ -157,6 +159,11 @@ def run(options: argparse.Namespace) -> int:
             "the images of apps of type compose are only in docker's store",
             "leave out --no-docker-store, or use --app-type restorable",
         )
+    if options.no_docker_store and options.create:
+        raise UsageError(
+            "containers are in docker's store",
+            "leave out --create or --no-docker-store",
+        )
     request = Request(
         source=options.source,
         target=options.output,
@@ -164,6 +171,7 @@ def run(options: argparse.Namespace) -> int:
         platform=platforms.parse(options.arch),
         restorable=app_type == "restorable",
         docker=not options.no_docker_store,
+        create=options.create,
         default_apps=options.default_apps,
         only=only,
         partition=options.partition,
@@ -174,7 +182,7 @@ def run(options: argparse.Namespace) -> int:
         variables={**os.environ, **dict(options.env)},
     )
     os.umask(0o022)  # the image gets the modes of the staged files
-    with _interrupted_by_signals():
+    with command.ended_by_signals():
         make(request)
     return 0
 
@@ -218,18 +226,3 @@ def from_factory_config(
             "add it with --app, or correct the shortlist",
         )
     return resolution.apps, resolution.app_type
-
-
-@contextlib.contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """Make SIGTERM and SIGHUP end the command as Ctrl-C does, so that nothing is left behind."""
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    handlers = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)

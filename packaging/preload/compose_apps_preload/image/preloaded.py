@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import installed_versions
+from . import containers, docker_store, installed_versions
 from .cache import Cache
 from .ext4 import FileSystem
 from .layout import Layout
@@ -19,12 +19,13 @@ class Preloaded:
 
     apps: Mapping[str, str | None]
     installed: Mapping[str, str]
-    has_docker: bool
+    docker: frozenset[str]
+    """The folders of docker's store that the image has."""
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing is preloaded."""
-        return not self.apps and not self.has_docker
+        return not self.apps and "image" not in self.docker
 
     @classmethod
     def read(cls, system: FileSystem, layout: Layout) -> "Preloaded":
@@ -39,7 +40,9 @@ class Preloaded:
                 apps[name] = uris[0] if len(uris) == 1 else None
         for name in apps:
             apps[name] = installed.get(name) or apps[name]
-        return cls(apps, installed, bool(system.names(f"{layout.docker}/image")))
+        folders = (*docker_store.IMAGE_FOLDERS, *containers.FOLDERS)
+        docker = frozenset(each for each in folders if system.names(f"{layout.docker}/{each}"))
+        return cls(apps, installed, docker)
 
 
 def keep_blobs(system: FileSystem, layout: Layout, cache: Cache, scratch: Path) -> None:
@@ -49,9 +52,13 @@ def keep_blobs(system: FileSystem, layout: Layout, cache: Cache, scratch: Path) 
         cache.adopt(file)
 
 
-def remove(system: FileSystem, layout: Layout, scratch: Path) -> None:
+def remove(system: FileSystem, layout: Layout, existing: Preloaded, scratch: Path) -> None:
     """Remove all preloaded apps and images from a file system; raises `PreloadError`."""
+    folders = docker_store.IMAGE_FOLDERS
+    if "containers" in existing.docker:
+        # They would lack their images. Without containers, volumes were not preloaded.
+        folders += containers.FOLDERS
     paths = [f"{layout.compose_apps}/{name}" for name in system.names(layout.compose_apps)]
     paths += [f"{layout.reset_apps}/{name}" for name in system.names(layout.reset_apps)]
-    paths += [f"{layout.docker}/{name}" for name in ("image", "overlay2")]
+    paths += [f"{layout.docker}/{name}" for name in folders]
     system.remove(paths, scratch)

@@ -1,4 +1,4 @@
-"""Making a preloaded image: all steps, from the request to the finished file."""
+"""Creation a preloaded image: all steps, from the request to the finished file."""
 
 import contextlib
 import os
@@ -20,6 +20,7 @@ from . import (
     app,
     architecture,
     compression,
+    containers,
     disk,
     docker_store,
     installed_versions,
@@ -33,6 +34,7 @@ from . import (
 from .app import App
 from .bom import BillOfMaterials
 from .cache import Cache
+from .containers import Creation
 from .contents import check
 from .disk import Partition
 from .ext4 import FileSystem, Tree, usage
@@ -79,6 +81,8 @@ class Request:
     """Whether the image may be preloaded already. Its apps stay, except those in `sources`."""
     removed: tuple[str, ...] = ()
     """The names of preloaded apps to remove."""
+    create: bool = False
+    """Whether the apps' containers are created, too; only with `docker`."""
     dry_run: bool = False
     """Whether to only print what would be done."""
 
@@ -100,8 +104,9 @@ def make(request: Request) -> None:
         layout = Layout.find(system)
         existing = Preloaded.read(system, layout)
         sources = _selected_sources(request, _kept_sources(request, existing))
+        creation = Creation.for_image(system, layout) if request.create else None
+        _check_preloaded(request, existing)
         if not existing.is_empty:
-            _check_not_preloaded(request, existing)
             preloaded.keep_blobs(system, layout, cache, work / "kept")
         architecture.check(system, layout, request.platform)
         registries = Registries(cache)
@@ -134,7 +139,7 @@ def make(request: Request) -> None:
             system.check()
         if not existing.is_empty:
             with step("removing the old apps"):
-                preloaded.remove(system, layout, work)
+                preloaded.remove(system, layout, existing, work)
                 # This makes the removed blocks count as free.
                 system.repair()
         staging = Settings(root=work / "root")
@@ -157,11 +162,13 @@ def make(request: Request) -> None:
         with contextlib.ExitStack() as stack:
             if engine:
                 root = stack.enter_context(
-                    docker_store.filled(images.values(), blobs, work / "docker", engine)
+                    docker_store.filled(
+                        *(images.values(), blobs, staging.compose_apps, work / "docker"),
+                        *(engine, creation),
+                    )
                 )
-                trees.append(
-                    Tree(root, layout.docker, docker_store.IMAGE_FOLDERS, owned_by_root=False)
-                )
+                folders = docker_store.IMAGE_FOLDERS + (containers.FOLDERS if creation else ())
+                trees.append(Tree(root, layout.docker, folders, owned_by_root=False))
             partition = _make_room(partition, trees, request.spare, work)
             with step("writing apps into the file system"):
                 system.write(trees, work)
@@ -340,7 +347,15 @@ def _check_free(folder: Path, needed: int) -> None:
         )
 
 
-def _check_not_preloaded(request: Request, existing: Preloaded) -> None:
+def _check_preloaded(request: Request, existing: Preloaded) -> None:
+    others = existing.docker.intersection(containers.FOLDERS)
+    if request.create and others and (existing.is_empty or "containers" not in others):
+        raise PreloadError(
+            f"docker in the image already has {', '.join(sorted(others))} of its own",
+            "start from an image without them, or leave out --create",
+        )
+    if existing.is_empty:
+        return
     if not request.replace and not request.removed:
         raise PreloadError(
             f"the image is preloaded already, with {', '.join(existing.apps) or 'docker images'}",
@@ -418,6 +433,7 @@ def _plan(
             for reference in each.images
         )
     lines += (f"{name}  is removed" for name in request.removed)
+    lines += ("the containers of all apps are created",) * request.create
     lines.append(f"to fetch: {megabytes(missing)} of {megabytes(packed)}; the rest is in the cache")
     lines.append(f"the image grows by about {megabytes(max(0, needed - free))}")
     return "\n".join(lines)
@@ -473,6 +489,8 @@ def _verify(
     stores = ("restorable",) * request.restorable + ("docker",) * request.docker
     if bom.stores != stores or {each.name for each in bom.apps} != {each.name for each in apps}:
         problems.append("apps or a store are missing in it")
+    if request.create and not all(each.containers for each in bom.apps):
+        problems.append("not all apps have containers in it")
     if problems:
         raise PreloadError(
             f"the new image is broken: {'; '.join(problems[:5])}",

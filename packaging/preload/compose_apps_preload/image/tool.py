@@ -16,6 +16,9 @@ _PACKAGES = {
     "e2image": "e2fsprogs",
     "resize2fs": "e2fsprogs",
     "fallocate": "util-linux",
+    "mke2fs": "e2fsprogs",
+    "qemu-system-aarch64": "qemu-system-arm",
+    "qemu-system-x86_64": "qemu-system-x86",
     "setpriv": "util-linux",
     "sfdisk": "fdisk",
     "unshare": "util-linux",
@@ -29,11 +32,16 @@ def check(*programs: str) -> None:
     """Raise `PreloadError` with the names of the programs that are not installed."""
     missing = [program for program in programs if not shutil.which(program, path=PATH)]
     if missing:
-        packages = sorted({_PACKAGES.get(program, program) for program in missing})
+        packages = sorted({package(program) for program in missing})
         raise PreloadError(
             f"not installed: {', '.join(missing)}",
             f"install them (Debian and Ubuntu: apt-get install {' '.join(packages)})",
         )
+
+
+def package(program: str) -> str:
+    """Return the Debian package that has a program."""
+    return _PACKAGES.get(program, program)
 
 
 def start(argv: Sequence[str], **options: Any) -> "subprocess.Popen[bytes]":
@@ -62,9 +70,8 @@ def run(
         )
     except FileNotFoundError as error:
         program = str(argv[0])
-        package = _PACKAGES.get(program, program)
         raise PreloadError(
-            f"{program} is not installed", f"install it: apt-get install {package}"
+            f"{program} is not installed", f"install it: apt-get install {package(program)}"
         ) from error
     if done.returncode not in accepted:
         output = (done.stderr + done.stdout).decode(errors="replace").strip()

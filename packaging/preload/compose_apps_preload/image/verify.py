@@ -98,5 +98,7 @@ def text(bom: BillOfMaterials) -> str:
             lines.append(f"  {', '.join(image.services)}: {image.reference}")
             facts = (image.architecture or "?", image.config or "?", megabytes(image.size))
             lines.append(f"    {' '.join(facts)}, in: {', '.join(image.stores) or 'no store'}")
+        if app.containers:
+            lines.append(f"  containers created ahead: {', '.join(app.containers)}")
     lines += ["", *(f"problem: {problem}" for problem in bom.problems)]
     return "\n".join(lines if bom.problems else lines[:-1])

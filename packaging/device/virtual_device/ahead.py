@@ -1,0 +1,41 @@
+"""Containers that are made ahead, as ``compose-apps-preload image --create`` makes them."""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from virtual_device import samples
+from virtual_device.cache import cached
+from virtual_device.device import Device
+from virtual_device.samples import Preload
+from virtual_device.tree import Tree
+
+PARTS = ("image", "overlay2", "containers", "network", "volumes")
+
+
+def made(tree: Tree, store: Preload, apps: Mapping[str, Mapping[str, str]]) -> Preload:
+    """Returns ``store`` with the containers of ``apps``, created and never started.
+
+    ``apps``: name to the files of its bundle. docker and compose are those of ``tree``. Raises
+    DeviceError.
+    """
+    base = replace(tree, layers=tree.layers[-1:])  # whether the agent is in it makes no difference
+
+    def build(folder: Path) -> None:
+        with Device(base, preload=store.docker) as device:
+            device.start_dockerd()
+            for name, files in apps.items():
+                samples.install(device, name, files)
+                argv = ["docker", "compose", "create", "--pull", "never", "--no-build"]
+                device.run(argv, cwd=f"/var/sota/compose-apps/{name}")
+            device.stop_dockerd()
+            (folder / "docker").mkdir()
+            for part in PARTS:
+                argv = ["cp", "-a", str(device.folder / "docker" / part), str(folder / "docker")]
+                subprocess.run(argv, check=True)
+
+    inputs = [base.key, str(store.docker), json.dumps(apps), Path(__file__).read_text()]
+    folder = cached(f"made-ahead-{tree.suite}", inputs, build)
+    return Preload(folder / "docker", store.references)

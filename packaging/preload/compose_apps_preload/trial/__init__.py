@@ -1,0 +1,1 @@
+"""Trying an image: booting a copy of it under QEMU, and what the agent did then."""

@@ -1,0 +1,299 @@
+"""QEMU: a machine without a network card, which ends with the process that owns it.
+
+The one way to boot: users' images and the virtual device's go through here.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ..errors import PreloadError
+from ..image import tool
+
+_MONITOR = "qmp.sock"
+_LOG = "qemu.log"
+CONSOLE = "console.log"
+"""The file in a machine's folder that its serial console goes to."""
+
+_PROBE_SECONDS = 1.5
+_MONITOR_SECONDS = 120.0
+
+
+class EmulatorError(Exception):
+    """QEMU did not start, or does not answer."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """What stands in for a device."""
+
+    program: str
+    """QEMU for its architecture."""
+    machine: str
+    processor: str
+    """QEMU's name of the one that is emulated where KVM does not work."""
+    console: str
+    """Linux's name of its serial port."""
+    firmware: Path
+    """UEFI for it."""
+    firmware_package: str
+
+    @classmethod
+    def of(cls, architecture: str) -> "Board":
+        """Return the board for an architecture as Go names it; raises `PreloadError`."""
+        if architecture not in _BOARDS:
+            raise PreloadError(
+                f"the image is for {architecture}, which cannot be tried",
+                f"try an image for {' or '.join(_BOARDS)}, or boot this one on its device",
+            )
+        return _BOARDS[architecture]
+
+    @property
+    def is_emulated(self) -> bool:
+        """Tell whether its processor is emulated, which is slow."""
+        return not _accelerates(self.program, self.machine)
+
+
+_BOARDS = {
+    "amd64": Board(
+        program="qemu-system-x86_64",
+        machine="pc",
+        # An old one, which has less to be emulated: `max` takes a twelfth longer to boot. 16-byte
+        # compare-and-swap is broken in QEMU 7.2's emulation: guests panic at random.
+        processor="Nehalem,-cx16",
+        console="ttyS0",
+        firmware=Path("/usr/share/ovmf/OVMF.fd"),
+        firmware_package="ovmf",
+    ),
+    "arm64": Board(
+        program="qemu-system-aarch64",
+        machine="virt",
+        processor="cortex-a57",
+        console="ttyAMA0",
+        firmware=Path("/usr/share/qemu-efi-aarch64/QEMU_EFI.fd"),
+        firmware_package="qemu-efi-aarch64",
+    ),
+}
+
+
+@functools.cache
+def _accelerates(program: str, machine: str) -> bool:
+    """Tell whether KVM works. That it is there says little: nested, it may stop at an instruction.
+
+    A board without a disk runs its firmware for a moment: it must neither end nor complain.
+    """
+    if program != f"qemu-system-{os.uname().machine}" or not os.access("/dev/kvm", os.W_OK):
+        return False
+    argv = [program, "-accel", "kvm", "-cpu", "host", "-machine", machine, "-nodefaults"]
+    process = tool.start(
+        [*_bound(), *argv, "-display", "none"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        process.wait(_PROBE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return b"KVM internal error" not in process.communicate()[1]
+    process.communicate()
+    return False
+
+
+def _bound() -> list[str]:
+    """Return the command that has the next one killed when this process ends, however it does."""
+    return ["setpriv", "--pdeathsig", "KILL", "--"]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A start without a boot loader: `initrd` may be None, `arguments` are the command line."""
+
+    image: Path
+    initrd: Path | None
+    arguments: str
+
+    def options(self) -> list[str]:
+        """Return QEMU's options for it."""
+        initrd = ["-initrd", str(self.initrd)] if self.initrd else []
+        return ["-kernel", str(self.image), *initrd, "-append", self.arguments]
+
+
+@dataclass(frozen=True)
+class Uefi:
+    """A start by firmware, which finds the boot loader on the disk."""
+
+    firmware: Path
+
+    def options(self) -> list[str]:
+        """Return QEMU's options for it."""
+        return ["-bios", str(self.firmware)]
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A disk, `/dev/vda` for the first one. What is flushed reaches the file, the rest need not."""
+
+    file: Path
+    form: str = "raw"
+
+    def options(self) -> list[str]:
+        """Return QEMU's options for it."""
+        name = str(self.file).replace(",", ",,")
+        return ["-drive", f"file={name},format={self.form},if=virtio,cache=writeback"]
+
+
+class Emulator:
+    """QEMU at work in the folder `folder`; a context manager, which starts it and ends it.
+
+    `memory` is in MiB. `terminal`: whether the console is this process's terminal, else it is
+    written to the file `CONSOLE` of the folder. `options` are more of QEMU's own.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        start: Kernel | Uefi,
+        disks: Sequence[Disk],
+        folder: Path,
+        *,
+        memory: int = 2048,
+        processors: int = 1,
+        terminal: bool = False,
+        options: Sequence[str] = (),
+    ) -> None:
+        self._folder = folder
+        self._terminal = terminal
+        if board.is_emulated:
+            accelerator = ["-accel", "tcg,thread=multi", "-cpu", board.processor]
+        else:
+            accelerator = ["-accel", "kvm", "-cpu", "host"]
+        self._argv = [
+            *(*_bound(), board.program, "-machine", board.machine, *accelerator),
+            *("-m", str(memory), "-smp", str(processors)),
+            *("-nodefaults", "-nic", "none", "-display", "none", "-no-reboot"),
+            *("-serial", "mon:stdio" if terminal else f"file:{CONSOLE}"),
+            *("-qmp", f"unix:{_MONITOR},server=on,wait=off"),
+            *start.options(),
+            *(word for disk in disks for word in disk.options()),
+            *options,
+        ]
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Switch the machine on; `cut_power` must follow at some time."""
+        for name in (_MONITOR, CONSOLE):
+            (self._folder / name).unlink(missing_ok=True)
+        with (self._folder / _LOG).open("w") as log:
+            self._process = tool.start(
+                self._argv,
+                stdin=None if self._terminal else subprocess.DEVNULL,
+                stderr=log,
+                cwd=self._folder,
+            )
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.cut_power()
+
+    @property
+    def has_ended(self) -> bool:
+        """Tell whether the machine is off."""
+        return self._process.poll() is not None
+
+    @property
+    def has_failed(self) -> bool:
+        """Tell whether QEMU gave up, see `complaints`."""
+        return self._process.poll() not in (None, 0, -signal.SIGKILL)
+
+    @property
+    def complaints(self) -> str:
+        """What QEMU itself said."""
+        return (self._folder / _LOG).read_text(errors="replace").strip()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait at most `timeout` seconds until the machine is off; return whether it is."""
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def cut_power(self) -> None:
+        """End the machine at once; what it has not flushed to its disk is lost."""
+        self._process.kill()
+        self._process.wait()
+
+    def command(self, name: str, **arguments: str) -> Any:
+        """Have QEMU carry out a command of its protocol, and return what it answers.
+
+        Source: the QMP reference. Raises `EmulatorError` if QEMU refuses or does not answer.
+        """
+        requests = (
+            {"execute": "qmp_capabilities"},
+            {"execute": name, "arguments": arguments},
+        )
+        answer: dict[str, Any] = {}
+        with self.connected(_MONITOR) as monitor, monitor.makefile("rb") as answers:
+            monitor.settimeout(_MONITOR_SECONDS)
+            try:
+                answers.readline()  # a greeting
+                for request in requests:
+                    monitor.sendall(json.dumps(request).encode() + b"\n")
+                    answer = {}
+                    while not answer.keys() & {"return", "error"}:  # else it is an event
+                        answer = json.loads(answers.readline())
+            except (OSError, ValueError) as error:
+                raise EmulatorError(f"QEMU does not answer: {error}") from error
+        if "error" in answer:
+            raise EmulatorError(f"{name}: {answer['error']}")
+        return answer["return"]
+
+    def connected(self, name: str) -> socket.socket:
+        """Return a connection to a socket of QEMU's in the folder, which it may still have to make.
+
+        Raises `EmulatorError` with what QEMU said if it has ended.
+        """
+        # The path of a socket may have 108 bytes: by way of the folder it is always short enough.
+        folder = os.open(self._folder, os.O_PATH)
+        connection = socket.socket(socket.AF_UNIX)
+        deadline = time.monotonic() + _MONITOR_SECONDS
+        try:
+            while True:
+                with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                    connection.connect(f"/proc/self/fd/{folder}/{name}")
+                    return connection
+                if self.has_ended or time.monotonic() > deadline:
+                    connection.close()
+                    raise EmulatorError(f"QEMU did not start: {self.complaints}")
+                time.sleep(0.01)
+        finally:
+            os.close(folder)
+
+
+def missing(board: Board, start: type[Kernel | Uefi]) -> list[str]:
+    """Return the Debian packages that booting needs and this machine lacks."""
+    packages = []
+    if not shutil.which(board.program, path=tool.PATH):
+        packages.append(tool.package(board.program))
+    if start is Uefi and not board.firmware.is_file():
+        packages.append(board.firmware_package)
+    return packages
