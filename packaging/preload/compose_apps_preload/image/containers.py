@@ -134,7 +134,7 @@ def _make(creation: Creation, name: str, client: Any, process: int) -> None:
 def _hint(words: str, client: Any) -> str:
     """Return the next step for a message of compose."""
     if re.search("pool overlaps|non-overlapping", words, re.IGNORECASE):
-        taken = ", ".join(_subnets(client))
+        taken = ", ".join(sorted(_subnets(client)))
         return f"give each network other addresses (these are taken: {taken}), {_WITHOUT}"
     name = re.search(r'container name "/?([^"]+)" is already in use', words)
     if name:

@@ -51,7 +51,7 @@ def _taken(text: bytes, path: str) -> Mapping[str, Any]:
         containerd = (settings.get("features") or {}).get("containerd-snapshotter", False)
     except (ValueError, AttributeError) as error:
         raise PreloadError(
-            f"{path} in the image cannot be read: {error}", "correct it: it is JSON"
+            f"{path} in the image cannot be read: {error}", "correct the file, which must be JSON"
         ) from error
     for name, wrong in (
         (f"data-root {root}", str(root).rstrip("/") != DATA_ROOT),
@@ -65,8 +65,8 @@ def _taken(text: bytes, path: str) -> Mapping[str, Any]:
         if wrong:
             raise PreloadError(
                 f"the image's docker has {name} ({path}): it would not find containers that are "
-                "made ahead",
-                "leave --create out",
+                "created ahead",
+                "leave out --create",
             )
     taken = {name: settings[name] for name in _TAKEN if name in settings}
     return taken | ({"bridge": "none"} if settings.get("bridge") == "none" else {})

@@ -102,7 +102,9 @@ def boot(
         else:
             trouble = _followed(machine, work / CONSOLE, patience)
         if machine.has_failed:
-            raise PreloadError(f"QEMU gave up: {machine.complaints}", "correct what it names")
+            raise PreloadError(
+                f"QEMU failed: {machine.complaints}", "correct the problem that it names"
+            )
     FileSystem(results).replay_journal()
     FileSystem(results).dump("/", files)
     with contextlib.suppress(OSError):

@@ -102,6 +102,6 @@ def _check_kernel(path: str, image: bytes) -> None:
     is_arm64 = image[0x38:0x3C] == b"ARMd" or image[:2] == b"\x1f\x8b"
     if not is_x86 and not is_arm64:
         raise PreloadError(
-            f"{path} in the image is no plain kernel: it is packed for its board's boot loader",
+            f"{path} in the image is not a plain kernel: it is built for its board's boot loader",
             "try an image of the same apps for a machine that boots by UEFI",
         )

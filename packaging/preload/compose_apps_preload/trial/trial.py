@@ -142,7 +142,7 @@ class _Trial:
         self._work = work
         image = request.image
         if not image.is_file():
-            raise PreloadError(f"there is no image {image}", "give a .wic or .ext4 file")
+            raise PreloadError(f"{image} does not exist", "name a .wic or .ext4 file")
         tool.check(
             *("cp", "debugfs", "e2fsck", "mke2fs", "setpriv", "sfdisk"),
             *compression.programs(image, image),
@@ -178,15 +178,15 @@ class _Trial:
             raise PreloadError(
                 f"{self._work.parent} has too little space: {free} bytes are free, a copy of the "
                 f"image takes {size}",
-                "set TMPDIR to a folder with more",
+                "set TMPDIR to a folder with more space",
             )
 
     def _find_board(self, system: FileSystem) -> Board:
         _, found = architecture.find(system, self._layout)
         if found is None:
             raise PreloadError(
-                "there is no program in the image's root file system that tells its architecture",
-                "is this the root file system? Name another one with --partition",
+                "no program in the image's root file system shows its architecture",
+                "if this is the wrong partition, choose another one with --partition",
             )
         return Board.of(found)
 
@@ -200,10 +200,10 @@ class _Trial:
         if self._request.boots == 2 and not first.trouble:
             self._system.replay_journal()
             if self._request.register:
-                print("\nIt is registered now, and boots again.")
+                print("\nThe device is registered now and boots again.")
                 observer.register(self._system, self._layout, self._work)
             else:
-                print("\nIt boots again.")
+                print("\nThe device boots again.")
             second = self._boot(2)
             skipped = self._request.register and second.exit_status == NO_RUN
             statuses.append(0 if skipped else second.exit_status or int(self._request.register))
@@ -253,15 +253,15 @@ class _Trial:
 def _tell(seen: Seen) -> None:
     """Print the result of a boot."""
     if seen.trouble:
-        print(f"\nThe boot did not come to its end: {seen.trouble}. The last that was seen:")
+        print(f"\nThe boot did not complete: {seen.trouble}. The last lines on the console:")
         print(seen.last_lines)
     if seen.has_agent:
         print(f"\n{seen.text('status.txt') or seen.text('errors.txt')}")
         print(f"\nexit status {seen.exit_status}: {_MEANINGS.get(seen.exit_status, 'unknown')}")
     elif not seen.trouble:
         print(
-            f"\nThe image has no {observer.AGENT}. Its containers, when the boot was through:\n\n"
+            f"\nThe image has no {observer.AGENT}. Its containers at the end of the boot:\n\n"
             f"{seen.text('containers.txt') or 'none, or docker does not answer'}\n\n"
-            "Whether they are well, which apps should run, and why one does not: only the agent "
-            "tells that.\nNext: put it into the image, see docs/integration.md"
+            "Only the agent can report whether they work, which apps should run, and why one does "
+            "not.\nNext: put it into the image, see docs/integration.md"
         )
