@@ -104,7 +104,7 @@ def test_a_disk_with_an_efi_partition_is_booted_by_firmware(tmp_path: Path) -> N
         ({}, "neither an EFI system partition nor a kernel"),
         (
             {"boot/vmlinuz": b"\xd0\x0d\xfe\xed FIT"},
-            "/boot/vmlinuz in the image is no plain kernel",
+            "/boot/vmlinuz in the image is not a plain kernel",
         ),
     ],
 )
@@ -150,7 +150,7 @@ def test_an_image_for_a_machine_that_qemu_is_not_asked_for_is_refused(
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        (["absent.wic"], 1, "there is no image absent.wic"),
+        (["absent.wic"], 1, "absent.wic does not exist"),
         (["{image}", "--shell"], 2, "--shell needs a terminal"),
         (["{image}", "-o", "{folder}"], 2, "is not an empty folder"),
         (["{image}", "--memory", "0"], 2, "is not a number above 0"),
@@ -170,5 +170,5 @@ def test_what_qemu_complains_of_is_told(tmp_path: Path) -> None:
     files = {f"{DEPLOYED}/usr/bin/busybox": X86_64, "boot/vmlinuz": BZIMAGE}
     ended = preload("try", image(tmp_path / "in.ext4", files), "--memory", 10**9)
     assert ended.status == 1
-    assert "QEMU gave up: " in ended.stderr
+    assert "QEMU failed: " in ended.stderr
     assert "memory" in ended.stderr

@@ -131,7 +131,7 @@ def test_a_new_volume_is_filled_from_the_image(made: Made) -> None:
 
 def test_verify_names_them(made: Made) -> None:
     told = preload_well("verify", made.image).stdout
-    assert "containers made ahead: shop-web-1, shop-worker-1" in told
+    assert "containers created ahead: shop-web-1, shop-worker-1" in told
 
 
 def test_the_device_starts_the_very_containers_and_makes_none(board: Board) -> None:
@@ -244,7 +244,11 @@ NET = "networks: {default: {ipam: {config: [{subnet: 10.9.0.0/24}]}}}\n"
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        (ONE % "" + NET, ONE % "" + NET, "these are taken: 172.17.0.0/16 by bridge, 10.9.0.0/24"),
+        (
+            ONE % "" + NET,
+            ONE % "" + NET,
+            "taken: 10.9.0.0/24 by a_default, 172.17.0.0/16 by bridge",
+        ),
         (ONE % ", container_name: db", ONE % ", container_name: db", "a has a container of this"),
         ("", ONE % "" + "networks: {default: {external: true, name: lan}}\n", "network lan "),
         (
@@ -268,7 +272,7 @@ def test_an_app_that_cannot_be_created_is_named(
     assert ended.status == 1
     assert "app b cannot be created: " in ended.stderr
     assert message in ended.stderr
-    assert "leave --create out" in ended.stderr
+    assert "leave out --create" in ended.stderr
     assert list((tmp_path / "images").iterdir()) == []
 
 

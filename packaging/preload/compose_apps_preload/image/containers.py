@@ -26,11 +26,11 @@ from .progress import step
 FOLDERS = ("containers", "network", "volumes")
 """The folders of docker's data root that hold them. Their layers are in `image` and `overlay2`."""
 
-_SECONDS = 300.0  # for one app: a volume may be filled from its image
+_SECONDS = 300.0  # seconds for one app, because a volume may be filled from its image
 _LABEL = "com.docker.compose.project.working_dir"
 _WITHOUT = "or leave out --create; the device then creates the containers at its first boot"
 _ACCOUNTS = ("etc/passwd", "usr/etc/passwd", "usr/lib/passwd")
-# dockerd makes a container without what this machine's kernel lacks, and tells.
+# dockerd leaves out settings that this machine's kernel does not support, and prints a warning.
 _LOST = re.compile(r"Your kernel does not support .*|.*[Ll]imitation discarded.*")
 
 
@@ -46,7 +46,7 @@ class Creation:
     def for_image(cls, system: FileSystem, layout: Layout) -> "Creation":
         """Read the docker settings of an image; raises `PreloadError`."""
         settings = {
-            # By default that of this machine's kernel would count. systemd mounts version 2.
+            # The default depends on this machine's kernel. On the device, systemd mounts version 2.
             "default-cgroupns-mode": "private",
             **daemon_json.read(system, layout),
         }
@@ -57,7 +57,7 @@ def _environment(system: FileSystem, layout: Layout) -> Mapping[str, str]:
     """Return the environment that the agent gives compose on a device with this image."""
     found = {
         **compose.environment(),
-        # The docker configuration of this machine's root may name proxies, for instance.
+        # The docker configuration of root on this machine may contain proxies, for instance.
         "DOCKER_CONFIG": "/run/docker-config",
     }
     for root in layout.roots(system):
@@ -73,7 +73,7 @@ def _environment(system: FileSystem, layout: Layout) -> Mapping[str, str]:
 def make(creation: Creation, apps: Sequence[str], client: Any, process: int) -> None:
     """Create the containers, networks and volumes of `apps`; raises `PreloadError`.
 
-    `client` speaks to dockerd. `process` is the id of a process in dockerd's namespaces, where the
+    `client` talks to dockerd. `process` is the id of a process in dockerd's namespaces, where the
     apps are in the same place as on the device.
     """
     for name in apps:
@@ -132,9 +132,9 @@ def _make(creation: Creation, name: str, client: Any, process: int) -> None:
 
 
 def _hint(words: str, client: Any) -> str:
-    """Return what to do about compose's words."""
+    """Return the next step for a message of compose."""
     if re.search("pool overlaps|non-overlapping", words, re.IGNORECASE):
-        taken = ", ".join(_subnets(client))
+        taken = ", ".join(sorted(_subnets(client)))
         return f"give each network other addresses (these are taken: {taken}), {_WITHOUT}"
     name = re.search(r'container name "/?([^"]+)" is already in use', words)
     if name:
@@ -151,9 +151,9 @@ def _subnets(client: Any) -> Iterator[str]:
 
 
 def _check_privileged(client: Any) -> None:
-    """Raise `PreloadError` if a container got the host's cgroup namespace, for want of version 2.
+    """Raise `PreloadError` if a container has the host's cgroup namespace without version 2.
 
-    On the device, privileged containers have one of their own.
+    On the device, privileged containers have their own cgroup namespace.
     """
     for each in client.containers(all=True):
         host = client.inspect_container(each["Id"])["HostConfig"]

@@ -1,7 +1,7 @@
-"""The settings of docker in an image: those that enter containers and networks when they are made.
+"""The docker settings in an image that become part of containers and networks.
 
-dockerd writes its defaults into what it makes: the driver of the log, the runtime, addresses. What
-this machine's dockerd makes for a device has to get the device's.
+dockerd writes its defaults into containers and networks: the log driver, the runtime, addresses. If
+this machine's dockerd creates them for a device, they need the device's defaults.
 """
 
 import json
@@ -13,25 +13,25 @@ from .ext4 import FileSystem
 from .layout import Layout
 
 DATA_ROOT = "/var/lib/docker"
-"""Where docker keeps its data by default, and where an image's docker store is put."""
+"""docker's default data root, which is the place of an image's docker store."""
 
 _FILES = (
     "etc/docker/daemon.json",
-    "usr/etc/docker/daemon.json",  # what OSTree makes /etc of
-    "usr/lib/docker/daemon.json",  # Linux microPlatform's dockerd, if there is no other
+    "usr/etc/docker/daemon.json",  # OSTree makes /etc from this folder
+    "usr/lib/docker/daemon.json",  # the dockerd of the Linux microPlatform, if there is no other
 )
 _TAKEN = (
     # Written into containers.
     *("default-cgroupns-mode", "default-ipc-mode", "default-runtime", "default-shm-size"),
     *("log-driver", "log-opts", "no-new-privileges", "runtimes"),
-    # Written into networks, or they keep clear of it.
+    # Written into networks, or avoided by them.
     *("bip", "default-address-pools", "default-network-opts", "fixed-cidr", "fixed-cidr-v6"),
     *("ipv6", "mtu"),
 )
 
 
 def read(system: FileSystem, layout: Layout) -> Mapping[str, Any]:
-    """Return those settings; raises `PreloadError` if docker would not find what is made ahead."""
+    """Return these settings; raises `PreloadError` if docker would not find the containers."""
     for path in _paths(system, layout):
         found = system.read(path)
         if found is not None:
@@ -51,7 +51,7 @@ def _taken(text: bytes, path: str) -> Mapping[str, Any]:
         containerd = (settings.get("features") or {}).get("containerd-snapshotter", False)
     except (ValueError, AttributeError) as error:
         raise PreloadError(
-            f"{path} in the image cannot be read: {error}", "correct it: it is JSON"
+            f"{path} in the image cannot be read: {error}", "correct the file, which must be JSON"
         ) from error
     for name, wrong in (
         (f"data-root {root}", str(root).rstrip("/") != DATA_ROOT),
@@ -65,8 +65,8 @@ def _taken(text: bytes, path: str) -> Mapping[str, Any]:
         if wrong:
             raise PreloadError(
                 f"the image's docker has {name} ({path}): it would not find containers that are "
-                "made ahead",
-                "leave --create out",
+                "created ahead",
+                "leave out --create",
             )
     taken = {name: settings[name] for name in _TAKEN if name in settings}
     return taken | ({"bridge": "none"} if settings.get("bridge") == "none" else {})

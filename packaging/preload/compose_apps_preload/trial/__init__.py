@@ -1,1 +1,1 @@
-"""Trying an image: booting a copy of it under QEMU, and what the agent did then."""
+"""Trying an image: boot a copy of it under QEMU, and report what the agent did."""

@@ -1,4 +1,4 @@
-"""One boot of the copy of an image: what is seen on its console, and what it leaves behind."""
+"""One boot of the copy of an image: its console, and the files that it leaves."""
 
 import contextlib
 import re
@@ -17,7 +17,7 @@ from .emulator import CONSOLE, Board, Disk, Emulator, EmulatorError, Kernel, Uef
 from .observer import AGENT, GREETING
 
 NO_END, NO_RUN = 4, 5
-"""Exit statuses as the agent's `status` has them: the run did not end in time; there was none."""
+"""Exit statuses of the agent's `status`: the run did not end in time; there was no run."""
 
 _LOOK_SECONDS = 0.2
 _SHUTDOWN_SECONDS = 90.0
@@ -29,7 +29,7 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()].|[\r\x00]")
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait, in seconds: for the system to be up, and from there to the power-off."""
+    """How long to wait, in seconds: until the system is up, and from then until the power-off."""
 
     boot: float
     run: float
@@ -37,9 +37,9 @@ class Patience:
 
 @dataclass(frozen=True)
 class Seen:
-    """What one boot came to. `files` is the folder with what the system told of itself.
+    """The result of one boot. `files` is the folder with the files that the system has written.
 
-    `trouble`: why it did not get to its end; None if it did.
+    `trouble` says why the boot did not complete; None if it did.
     """
 
     files: Path
@@ -47,24 +47,24 @@ class Seen:
 
     @property
     def has_agent(self) -> bool:
-        """Tell whether the agent was asked."""
+        """Whether the agent was asked."""
         return (self.files / "exit-status").exists()
 
     @property
     def exit_status(self) -> int:
-        """The agent's, or `NO_END`, or `NO_RUN`."""
+        """The agent's exit status, or `NO_END` or `NO_RUN`."""
         if self.trouble:
             return NO_END
         return int(self.text("exit-status") or NO_RUN)
 
     def text(self, name: str) -> str:
-        """Return what is in one of the files, "" if it is not there."""
+        """Return the content of one of the files; "" if it does not exist."""
         file = self.files / name
         return file.read_text(errors="replace").strip() if file.exists() else ""
 
     @property
     def last_lines(self) -> str:
-        """The end of what was on the console, for a person."""
+        """The last lines of the console, for people."""
         lines = [line for line in self.text("console.txt").splitlines() if line.strip()]
         return "\n".join(f"    {line}" for line in lines[-_TAIL:])
 
@@ -82,7 +82,7 @@ def boot(
     processors: int,
     terminal: bool = False,
 ) -> Seen:
-    """Boot the disk image that `partition` is in, and put what it tells into the folder `files`.
+    """Boot the disk image with `partition`, and put the files that it writes into `files`.
 
     The image is written to. Raises `PreloadError` if QEMU cannot run it.
     """
@@ -100,7 +100,9 @@ def boot(
         else:
             trouble = _followed(machine, work / CONSOLE, patience)
         if machine.has_failed:
-            raise PreloadError(f"QEMU gave up: {machine.complaints}", "correct what it names")
+            raise PreloadError(
+                f"QEMU failed: {machine.complaints}", "correct the problem that it names"
+            )
     FileSystem(results).replay_journal()
     FileSystem(results).dump("/", files)
     with contextlib.suppress(OSError):
@@ -116,7 +118,7 @@ def boot(
 
 
 def _results_disk(work: Path) -> Path:
-    """Make the disk that the system writes to what it tells; its own may be full."""
+    """Make a disk for the system's reports, because its own disk may be full."""
     results = work / "results"
     with results.open("wb") as file:
         file.truncate(_RESULTS_BYTES)
@@ -125,7 +127,7 @@ def _results_disk(work: Path) -> Path:
 
 
 def _save(partition: Partition, layout: Layout, files: Path) -> None:
-    """Take the record of the last run that ended out of the image, for it is safe there."""
+    """Read the record of the last run that ended from the image itself, where it is safe."""
     system = FileSystem(partition.file, partition.start)
     system.replay_journal()
     record = system.read(f"{layout.var}/lib/{AGENT}/last-run.json")
@@ -134,12 +136,12 @@ def _save(partition: Partition, layout: Layout, files: Path) -> None:
 
 
 def _followed(machine: Emulator, console: Path, patience: Patience) -> str | None:
-    """Show the agent's lines until the machine is off; return why that was not its own doing."""
+    """Show the agent's lines until the machine is off; return why it did not shut down itself."""
     shown, up, deadline = 0, False, time.monotonic() + patience.boot
     with _progress() as progress:
         while not machine.wait(_LOOK_SECONDS):
             lines = _lines(console)
-            # The last one may still be on its way.
+            # The last line may still be missing.
             for line in lines[shown:-1]:
                 if not up and GREETING in line:
                     up, deadline = True, time.monotonic() + patience.run
@@ -174,7 +176,7 @@ def _lines(console: Path) -> list[str]:
 
 
 class _Progress:
-    """A line on the terminal that says how long it takes, and what was seen last."""
+    """A line on the terminal with the elapsed time and the last message."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()

@@ -1,4 +1,4 @@
-"""How an image boots: by UEFI from its boot partition, or by a kernel that lies in its /boot."""
+"""How an image boots: with UEFI from its boot partition, or with a kernel in its /boot."""
 
 import re
 import stat
@@ -14,7 +14,7 @@ from ..image.layout import Layout
 from .emulator import Board, Kernel, Uefi
 
 ENTRIES = "/boot/loader/entries"
-"""Boot loader entries: a file each, as OSTree writes them for every boot loader that it knows.
+"""The folder of boot loader entries, which OSTree writes for every boot loader it supports.
 
 Source: the UAPI group's Boot Loader Specification, type 1.
 """
@@ -25,7 +25,7 @@ _INITRDS = re.compile(r"(initrd|initramfs)\b.*")
 
 @dataclass(frozen=True)
 class _Entry:
-    """What a boot loader would start: paths in the file system, `initrd` may be empty."""
+    """A boot loader entry: paths in the file system; `initrd` may be empty."""
 
     kernel: str
     initrd: str
@@ -38,10 +38,10 @@ def kind(file: Path) -> type[Kernel | Uefi]:
 
 
 def start(partition: Partition, layout: Layout, board: Board, work: Path) -> Kernel | Uefi:
-    """Return how the image with this root file system is started.
+    """Return how to start the image with this root file system.
 
     A kernel and its initramfs are copied into the folder `work`. Raises `PreloadError` if there is
-    none, or if it is not one that starts without its board's boot loader.
+    no kernel, or if it needs the boot loader of its board.
     """
     if kind(partition.file) is Uefi:
         return Uefi(board.firmware)
@@ -71,7 +71,7 @@ def _entries(system: FileSystem) -> Iterator[_Entry]:
         text = (system.read(f"{ENTRIES}/{name}") or b"").decode(errors="replace")
         lines = (line.strip().partition(" ")[::2] for line in text.splitlines())
         keys = {key: value.strip() for key, value in lines if value}
-        # Paths count from the top of the file system that the entries are on, which may once have
+        # Paths are relative to the top of the file system with the entries, which may once have
         # been one of its own at /boot.
         for top in ("", "/boot"):
             if system.names(f"{top}{keys.get('linux', '')}".rpartition("/")[0]):
@@ -83,7 +83,7 @@ def _entries(system: FileSystem) -> Iterator[_Entry]:
 
 
 def _plain(system: FileSystem, layout: Layout, partition: Partition) -> Iterator[_Entry]:
-    """Yield kernels that lie where builds put them, with the root file system for argument."""
+    """Yield kernels in the places where builds put them, with an argument for the root."""
     number = "" if partition.number is None else partition.number
     arguments = f"root=/dev/vda{number} rw rootwait"
     folders = [f"{root}/usr/lib/ostree-boot" for root in layout.roots(system)]
@@ -102,6 +102,6 @@ def _check_kernel(path: str, image: bytes) -> None:
     is_arm64 = image[0x38:0x3C] == b"ARMd" or image[:2] == b"\x1f\x8b"
     if not is_x86 and not is_arm64:
         raise PreloadError(
-            f"{path} in the image is no plain kernel: it is packed for its board's boot loader",
+            f"{path} in the image is not a plain kernel: it is built for its board's boot loader",
             "try an image of the same apps for a machine that boots by UEFI",
         )

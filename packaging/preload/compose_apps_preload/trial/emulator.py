@@ -1,6 +1,6 @@
 """QEMU: a machine without a network card, which ends with the process that owns it.
 
-The one way to boot: users' images and the virtual device's go through here.
+All boots use this module, those of users' images and those of the virtual device.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from ..image import tool
 _MONITOR = "qmp.sock"
 _LOG = "qemu.log"
 CONSOLE = "console.log"
-"""The file in a machine's folder that its serial console goes to."""
+"""The file in a machine's folder with the output of its serial console."""
 
 _PROBE_SECONDS = 1.5
 _MONITOR_SECONDS = 120.0
@@ -36,17 +36,17 @@ class EmulatorError(Exception):
 
 @dataclass(frozen=True)
 class Board:
-    """What stands in for a device."""
+    """The emulated board for a device."""
 
     program: str
-    """QEMU for its architecture."""
+    """The QEMU program for its architecture."""
     machine: str
     processor: str
-    """QEMU's name of the one that is emulated where KVM does not work."""
+    """QEMU's name of the processor to emulate if KVM does not work."""
     console: str
-    """Linux's name of its serial port."""
+    """The name of its serial port in Linux."""
     firmware: Path
-    """UEFI for it."""
+    """Its UEFI firmware."""
     firmware_package: str
 
     @classmethod
@@ -61,7 +61,7 @@ class Board:
 
     @property
     def is_emulated(self) -> bool:
-        """Tell whether its processor is emulated, which is slow."""
+        """Whether its processor is emulated, which is slow."""
         return not _accelerates(self.program, self.machine)
 
 
@@ -69,7 +69,7 @@ _BOARDS = {
     "amd64": Board(
         program="qemu-system-x86_64",
         machine="pc",
-        # An old one, which has less to be emulated: `max` takes a twelfth longer to boot. 16-byte
+        # An old processor is faster to emulate: `max` takes a twelfth longer to boot. 16-byte
         # compare-and-swap is broken in QEMU 7.2's emulation: guests panic at random.
         processor="Nehalem,-cx16",
         console="ttyS0",
@@ -89,9 +89,10 @@ _BOARDS = {
 
 @functools.cache
 def _accelerates(program: str, machine: str) -> bool:
-    """Tell whether KVM works. That it is there says little: nested, it may stop at an instruction.
+    """Whether KVM works. Its presence is not enough: nested KVM may fail at an instruction.
 
-    A board without a disk runs its firmware for a moment: it must neither end nor complain.
+    The test runs the firmware of a board without a disk for a moment. It must neither end nor
+    report an error.
     """
     if program != f"qemu-system-{os.uname().machine}" or not os.access("/dev/kvm", os.W_OK):
         return False
@@ -112,13 +113,13 @@ def _accelerates(program: str, machine: str) -> bool:
 
 
 def _bound() -> list[str]:
-    """Return the command that has the next one killed when this process ends, however it does."""
+    """Return a command prefix that kills the command when this process ends for any reason."""
     return ["setpriv", "--pdeathsig", "KILL", "--"]
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A start without a boot loader: `initrd` may be None, `arguments` are the command line."""
+    """A start without a boot loader. `initrd` may be None; `arguments` is the command line."""
 
     image: Path
     initrd: Path | None
@@ -143,7 +144,7 @@ class Uefi:
 
 @dataclass(frozen=True)
 class Disk:
-    """A disk, `/dev/vda` for the first one. What is flushed reaches the file, the rest need not."""
+    """A disk; the first one is `/dev/vda`. Only flushed data is sure to reach the file."""
 
     file: Path
     form: str = "raw"
@@ -155,10 +156,10 @@ class Disk:
 
 
 class Emulator:
-    """QEMU at work in the folder `folder`; a context manager, which starts it and ends it.
+    """QEMU in the folder `folder`; a context manager, which starts it and ends it.
 
-    `memory` is in MiB. `terminal`: whether the console is this process's terminal, else it is
-    written to the file `CONSOLE` of the folder. `options` are more of QEMU's own.
+    `memory` is in MiB. With `terminal`, the console is this process's terminal; otherwise it is
+    written to the file `CONSOLE` in the folder. `options` are additional QEMU options.
     """
 
     def __init__(
@@ -195,7 +196,7 @@ class Emulator:
         return self
 
     def start(self) -> None:
-        """Switch the machine on; `cut_power` must follow at some time."""
+        """Switch the machine on; the caller must call `cut_power` in the end."""
         for name in (_MONITOR, CONSOLE):
             (self._folder / name).unlink(missing_ok=True)
         with (self._folder / _LOG).open("w") as log:
@@ -216,17 +217,17 @@ class Emulator:
 
     @property
     def has_ended(self) -> bool:
-        """Tell whether the machine is off."""
+        """Whether the machine is off."""
         return self._process.poll() is not None
 
     @property
     def has_failed(self) -> bool:
-        """Tell whether QEMU gave up, see `complaints`."""
+        """Whether QEMU failed; see `complaints`."""
         return self._process.poll() not in (None, 0, -signal.SIGKILL)
 
     @property
     def complaints(self) -> str:
-        """What QEMU itself said."""
+        """The error output of QEMU."""
         return (self._folder / _LOG).read_text(errors="replace").strip()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -238,12 +239,12 @@ class Emulator:
         return True
 
     def cut_power(self) -> None:
-        """End the machine at once; what it has not flushed to its disk is lost."""
+        """End the machine at once; data that it has not flushed to its disk is lost."""
         self._process.kill()
         self._process.wait()
 
     def command(self, name: str, **arguments: str) -> Any:
-        """Have QEMU carry out a command of its protocol, and return what it answers.
+        """Send QEMU a command of its protocol, and return the answer.
 
         Source: the QMP reference. Raises `EmulatorError` if QEMU refuses or does not answer.
         """
@@ -268,11 +269,11 @@ class Emulator:
         return answer["return"]
 
     def connected(self, name: str) -> socket.socket:
-        """Return a connection to a socket of QEMU's in the folder, which it may still have to make.
+        """Return a connection to a socket of QEMU in the folder, which may not exist yet.
 
-        Raises `EmulatorError` with what QEMU said if it has ended.
+        Raises `EmulatorError` with QEMU's error output if it has ended.
         """
-        # The path of a socket may have 108 bytes: by way of the folder it is always short enough.
+        # The path of a socket may have at most 108 bytes, so it is relative to the folder.
         folder = os.open(self._folder, os.O_PATH)
         connection = socket.socket(socket.AF_UNIX)
         deadline = time.monotonic() + _MONITOR_SECONDS
@@ -290,7 +291,7 @@ class Emulator:
 
 
 def missing(board: Board, start: type[Kernel | Uefi]) -> list[str]:
-    """Return the Debian packages that booting needs and this machine lacks."""
+    """Return the Debian packages that are needed for booting and missing on this machine."""
     packages = []
     if not shutil.which(board.program, path=tool.PATH):
         packages.append(tool.package(board.program))

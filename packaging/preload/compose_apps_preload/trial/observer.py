@@ -1,7 +1,7 @@
-"""What is put into the copy of an image that is tried: units that tell what the agent does.
+"""The units in the copy of an image that report what the agent does.
 
-Files, and no arguments of the kernel or credentials of systemd: every boot loader and every version
-of systemd takes them. The image needs nothing for it but systemd, a shell and an ext4 root.
+They are files, not kernel arguments or systemd credentials, so they work with every boot loader and
+every version of systemd. The image only needs systemd, a shell and an ext4 root file system.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ..image.layout import Layout
 
 AGENT = "compose-apps-early-start"
 GREETING = "compose-apps-try: the system is up"
-"""The first line on the console that is the observer's."""
+"""The observer's first line on the console."""
 
 _SCRIPT = "/etc/compose-apps-try.sh"
 _LINES = """\
@@ -71,7 +71,7 @@ class Limits:
 
     @property
     def unit(self) -> float:
-        """How long systemd lets the agent's unit start."""
+        """The start time-out of the agent's unit, in seconds."""
         return self.engine + self.run + 60.0
 
 
@@ -85,11 +85,11 @@ def install(
     shell: bool = False,
     last: bool = True,
 ) -> None:
-    """Put the observer into each root file system there is; an older one is replaced.
+    """Put the observer into each root file system, replacing an older one.
 
-    `work` is a scratch folder. `limits`: the agent's, None for those of the image. `shell`: give
-    one on the console before the machine is switched off. `last`: no boot follows, and the power
-    is cut. Raises `PreloadError`.
+    `work` is a scratch folder. `limits` are the agent's limits; None keeps those of the image. With
+    `shell`, there is a shell on the console before the power-off. With `last`, no boot follows, and
+    the power is cut. Raises `PreloadError`.
     """
     tree = work / "observer"
     units = tree / "systemd/system"
@@ -104,7 +104,7 @@ def install(
         units / _unit("shell"): _SHELL.format(**words),
     }
     if limits:
-        # The last of all drop-ins counts.
+        # The last drop-in takes precedence.
         files[units / f"{AGENT}.service.d/zz-try.conf"] = _LIMITS.format(limits=limits)
     for file, text in files.items():
         file.parent.mkdir(parents=True, exist_ok=True)

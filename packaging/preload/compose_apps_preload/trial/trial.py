@@ -1,4 +1,4 @@
-"""`try`: boot a copy of an image under QEMU, without a network, and tell what the agent did."""
+"""`try`: boot a copy of an image under QEMU without a network, and report what the agent did."""
 
 import argparse
 import shutil
@@ -19,13 +19,13 @@ from .emulator import Board
 from .observer import Limits
 
 _ON_DEVICE = Limits(engine=120, app=180, run=600)
-"""The agent's own limits."""
+"""The default limits of the agent."""
 
 _EMULATED = Limits(engine=600, app=600, run=1200)
-"""Where the processor is emulated, which makes it a very slow board."""
+"""The limits for an emulated processor, which is like a very slow board."""
 
 _BOOT_SECONDS, _EMULATED_BOOT_SECONDS = 300.0, 900.0
-_REST_SECONDS = 600.0  # a bound: for the start of dockerd, telling all, and shutting down
+_REST_SECONDS = 600.0  # for the start of dockerd, the reports and the shutdown
 _MEANINGS = {
     0: "all wanted apps run",
     1: "no wanted app runs",
@@ -39,32 +39,51 @@ def add_command(commands: command.Subparsers) -> None:
     """Add `try` to the command line."""
     parser = commands.add_parser(
         "try",
-        help="boot a copy of an image under QEMU, and tell whether its apps start",
-        description="Boot a copy of an image under QEMU, as it is and without a network card, and "
-        "tell what the early start did. The image itself is only read.",
-        epilog="exit status: that of the agent: 0 all wanted apps run, 1 none runs, 3 some run; "
-        "4 the run did not end in time; 5 the agent did not run; "
-        "1 as well if the image could not be tried; 2 wrong usage",
+        help="boot a copy of an image under QEMU, and report whether its apps start",
+        description="Boot an unchanged copy of an image under QEMU without a network card, and "
+        "report what the early start did. The image itself is never modified.",
+        epilog="exit status: that of the agent: 0 all wanted apps run; 1 no app runs, or the image "
+        "could not be tried; 2 wrong usage; 3 some apps run, some do not; 4 the run did not end in "
+        "time; 5 the agent did not run",
     )
     add = parser.add_argument
-    add("image", type=Path, metavar="IMAGE", help=".wic or .ext4, perhaps packed")
-    add("-o", "--output", type=Path, metavar="DIR", help="write record, timeline and logs there")
-    add("--reboot", action="store_true", help="boot it a second time")
-    add("--register", action="store_true", help="boot it a second time, as a registered device")
-    add("--shell", action="store_true", help="give a root shell before it is switched off")
+    add("image", type=Path, metavar="IMAGE", help="a .wic or .ext4 image, optionally compressed")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="write the record, the timeline and the logs to this folder",
+    )
+    add("--reboot", action="store_true", help="boot a second time")
+    add("--register", action="store_true", help="boot a second time, as a registered device")
+    add("--shell", action="store_true", help="open a root shell before the machine is switched off")
     add(
         "--app-seconds",
         type=_positive,
         metavar="N",
-        help="how long one app may take (default: as on the device; 600 if emulated)",
+        help="how long one app may take, in seconds (default: as on the device; 600 if the "
+        "processor is emulated)",
     )
-    add("--memory", type=_positive, default=2048, metavar="MIB", help="its memory (default: 2048)")
-    add("--cpus", type=_positive, metavar="N", help="its processors (default: 2; 1 if emulated)")
+    add(
+        "--memory",
+        type=_positive,
+        default=2048,
+        metavar="MIB",
+        help="the memory of the machine, in MiB (default: 2048)",
+    )
+    add(
+        "--cpus",
+        type=_positive,
+        metavar="N",
+        help="the number of processors (default: 2; 1 if they are emulated)",
+    )
     add(
         "--partition",
         type=int,
         metavar="N",
-        help="the partition of the root file system (default: by label, then by what is in it)",
+        help="the number of the partition with the root file system (default: it is found by its "
+        "label or its content)",
     )
     parser.set_defaults(run=run)
 
@@ -77,7 +96,7 @@ def _positive(text: str) -> int:
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for. `memory` is in MiB, `app_seconds` None for a default, as `processors`."""
+    """The options. `memory` is in MiB; None for `app_seconds` or `processors` means the default."""
 
     image: Path
     output: Path | None
@@ -91,7 +110,7 @@ class Request:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the command; returns the exit status."""
+    """Run the command; return the exit status."""
     if options.shell and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError("--shell needs a terminal", "leave --shell out")
     if options.output and options.output.exists() and not _is_empty(options.output):
@@ -116,14 +135,14 @@ def _is_empty(folder: Path) -> bool:
 
 
 class _Trial:
-    """Tries an image; everything that is written is in the folder `work`."""
+    """Tries an image; all files are written to the folder `work`."""
 
     def __init__(self, request: Request, work: Path) -> None:
         self._request = request
         self._work = work
         image = request.image
         if not image.is_file():
-            raise PreloadError(f"there is no image {image}", "give a .wic or .ext4 file")
+            raise PreloadError(f"{image} does not exist", "name a .wic or .ext4 file")
         tool.check(
             *("cp", "debugfs", "e2fsck", "mke2fs", "setpriv", "sfdisk"),
             *compression.programs(image, image),
@@ -159,20 +178,20 @@ class _Trial:
             raise PreloadError(
                 f"{self._work.parent} has too little space: {free} bytes are free, a copy of the "
                 f"image takes {size}",
-                "set TMPDIR to a folder with more",
+                "set TMPDIR to a folder with more space",
             )
 
     def _find_board(self, system: FileSystem) -> Board:
         _, found = architecture.find(system, self._layout)
         if found is None:
             raise PreloadError(
-                "there is no program in the image's root file system that tells its architecture",
-                "is this the root file system? Name another one with --partition",
+                "no program in the image's root file system shows its architecture",
+                "if this is the wrong partition, choose another one with --partition",
             )
         return Board.of(found)
 
     def run(self) -> int:
-        """Boot as often as is asked for; returns the exit status."""
+        """Boot the requested number of times; return the exit status."""
         emulated = self._board.is_emulated
         how = "emulated, which is slow" if emulated else "run by this machine's processor"
         print(f"{self._request.image.name}: {self._board.machine} board, {how}; no network")
@@ -181,10 +200,10 @@ class _Trial:
         if self._request.boots == 2 and not first.trouble:
             self._system.replay_journal()
             if self._request.register:
-                print("\nIt is registered now, and boots again.")
+                print("\nThe device is registered now and boots again.")
                 observer.register(self._system, self._layout, self._work)
             else:
-                print("\nIt boots again.")
+                print("\nThe device boots again.")
             second = self._boot(2)
             skipped = self._request.register and second.exit_status == NO_RUN
             statuses.append(0 if skipped else second.exit_status or int(self._request.register))
@@ -222,7 +241,7 @@ class _Trial:
         return seen
 
     def _limits(self, emulated: bool) -> Limits | None:
-        """Return the limits that the agent is given, None for those of the image."""
+        """Return the limits for the agent; None for those of the image."""
         seconds = self._request.app_seconds
         if not emulated and seconds is None:
             return None
@@ -232,17 +251,17 @@ class _Trial:
 
 
 def _tell(seen: Seen) -> None:
-    """Print what a boot came to."""
+    """Print the result of a boot."""
     if seen.trouble:
-        print(f"\nThe boot did not come to its end: {seen.trouble}. The last that was seen:")
+        print(f"\nThe boot did not complete: {seen.trouble}. The last lines on the console:")
         print(seen.last_lines)
     elif seen.has_agent:
         print(f"\n{seen.text('status.txt') or seen.text('errors.txt')}")
     else:
         print(
-            f"\nThe image has no {observer.AGENT}. Its containers, when the boot was through:\n\n"
+            f"\nThe image has no {observer.AGENT}. Its containers at the end of the boot:\n\n"
             f"{seen.text('containers.txt') or 'none, or docker does not answer'}\n\n"
-            "Whether they are well, which apps should run, and why one does not: only the agent "
-            "tells that.\nNext: put it into the image, see docs/integration.md"
+            "Only the agent can report whether they work, which apps should run, and why one does "
+            "not.\nNext: put it into the image, see docs/integration.md"
         )
     print(f"\nexit status {seen.exit_status}: {_MEANINGS.get(seen.exit_status, 'unknown')}")
