@@ -250,12 +250,11 @@ class Runner:
     def _has_slot(self, run: AppRun) -> bool:
         if run is not self._runs[0] and self._first_is_alone():
             return False
-        coming_up = [
-            run
-            for run in self._runs
-            if run.busy is not None and not run.prepares and run.busy + HOLD_SECONDS > self._now
-        ]
-        return len(coming_up) < self._settings.parallel
+        coming_up = sum(
+            other.busy is not None and not other.prepares and other.busy + HOLD_SECONDS > self._now
+            for other in self._runs
+        )
+        return coming_up < self._settings.parallel
 
     def _first_is_alone(self) -> bool:
         """Whether the first app still has to come up before all others."""
