@@ -55,9 +55,8 @@ NOT_RUNNING = {
         TOOL, *RUNS, healthcheck={"test": ["CMD", "/bin/busybox", "false"], "interval": "2s"}
     ),
     "crashes": service(TOOL, "/bin/busybox", "sh", "-c", "exit 3"),
-    "needs-cloud": service(
-        TOOL, "/bin/busybox", "wget", "http://cloud.example.test/", restart="no"
-    ),
+    # An address: a name is asked for longer than an app needs to settle.
+    "needs-cloud": service(TOOL, "/bin/busybox", "wget", "http://192.0.2.1/", restart="no"),
 }
 BY_HAND = {
     "no-image": json.dumps(
@@ -75,7 +74,7 @@ CAUSES = {
     "unhealthy": ("not_running", "unhealthy", "main"),
     # Which of its last words are told depends on how busy dockerd is.
     "crashes": ("not_running", "crash-loop", "restarted"),
-    "needs-cloud": ("not_running", "exited", "cloud.example.test"),
+    "needs-cloud": ("not_running", "exited", "192.0.2.1"),
 }
 """App to the image it is in, the cause that must be told, and what its line must name."""
 
