@@ -86,7 +86,7 @@ def test_in_a_fresh_virtual_environment(clone: Path) -> None:
         argv, cwd=clone, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert "there is no program in the image's root file system" in done.stderr
+    assert "no program in the image's root file system shows its architecture" in done.stderr
     assert list(folder.rglob("trial/observe.sh"))
     argv = [str(folder / "bin/python"), "-c", READ_BY_PYTHON]
     printed = subprocess.run(argv, cwd=clone, check=True, capture_output=True, text=True).stdout
