@@ -322,7 +322,7 @@ def test_of_an_image_without_the_agent_it_is_said_what_cannot_be_told(
     assert result.ended.status == 5
     assert "The image has no compose-apps-early-start" in result.ended.stdout
     assert "NAMES" in (result.files / "containers.txt").read_text()
-    assert "only the agent tells that" in result.ended.stdout
+    assert "Only the agent can report whether they work" in result.ended.stdout
 
 
 def test_of_a_kernel_that_panics_the_last_lines_are_shown(
