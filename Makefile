@@ -56,10 +56,13 @@ test-powercut: device-packages boot-packages $(VENV)/made ## many power cuts at 
 			tests/boot/test_power_cut.py || exit; \
 	done
 
-test-suites: device-packages boot-packages $(VENV)/made ## a boot of each Debian suite; the newest compose; containers of one suite on another
+test-suites: device-packages boot-packages $(VENV)/made ## a boot of each Debian suite; the main engine tests on the oldest and newest docker; containers of one suite on another
 	SUITES="bookworm trixie forky" $(VENV)/bin/python -m pytest tests/boot/test_suites.py
-	ENGINE_SUITE=forky $(VENV)/bin/python -m pytest tests/engine/test_causes.py \
-		tests/engine/test_repairs.py
+	for suite in bookworm forky; do \
+		ENGINE_SUITE=$$suite $(VENV)/bin/python -m pytest tests/engine/test_adoption.py \
+			tests/engine/test_causes.py tests/engine/test_repairs.py || exit; \
+	done
+	ENGINE_SUITE=forky $(VENV)/bin/python -m pytest tests/engine/test_restorable.py
 	for pair in "trixie forky" "forky trixie" "trixie bookworm" "bookworm trixie"; do \
 		set -- $$pair; MAKER_SUITE=$$1 ENGINE_SUITE=$$2 $(VENV)/bin/python -m pytest \
 			tests/engine/test_made_ahead.py || exit; \

@@ -56,7 +56,7 @@ _WORDS = tuple(
          r"|label file .* not found|cannot extend service|healthcheck\.test must start"
          r"|invalid size: |time: (unknown|missing|invalid)|^open /.*: no such file or directory$",
          Cause.COMPOSE_FILE_INVALID),
-        (r"could not select device driver|unknown or invalid runtime name"
+        (r"could not select device driver|unknown (or invalid runtime name|runtime specified)"
          r"|unresolvable CDI devices", Cause.RUNTIME_MISSING),
         (r"error gathering device information", Cause.DEVICE_MISSING),
         (r"bind source path does not exist|invalid mount config|error mounting "

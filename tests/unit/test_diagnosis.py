@@ -180,6 +180,7 @@ MESSAGES = [
         Cause.RUNTIME_MISSING,
     ),
     (DAEMON + "unknown or invalid runtime name: kata", Cause.RUNTIME_MISSING),
+    (DAEMON + "Unknown runtime specified kata", Cause.RUNTIME_MISSING),  # docker 20.10
     (DAEMON + "CDI device injection failed: unresolvable CDI devices vendor.com/gpu=all",
      Cause.RUNTIME_MISSING),
     (
