@@ -23,7 +23,7 @@ ALL = {*SHORTLISTED, "telemetry-collector-1"}
 # An emulated machine takes its time for each container: for where two say as much as four.
 FEW = ("debug-tools", "telemetry")
 FEW_RUN = {"debug-tools-shell-1", "telemetry-collector-1"}
-POWER_CUTS = int(os.environ.get("POWER_CUTS", "5"))
+POWER_CUTS = int(os.environ.get("POWER_CUTS", "3"))
 SEED = os.environ.get("POWER_CUT_SEED") or str(time.time_ns())
 SUITES = tuple(os.environ.get("SUITES", "bookworm").split())
 WAIT_ONLINE_SECONDS = 60  # as in wait-online.service
