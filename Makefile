@@ -4,7 +4,7 @@
 PYTHON := python3
 VENV := .cache/venv
 # A machine is booted as the host tool boots one.
-DEVICE := $(CURDIR)/packaging/device:$(CURDIR)/packaging/preload
+DEVICE := $(CURDIR)/packaging/device:$(CURDIR)/packaging/preload:$(CURDIR)/agent
 INSTALL := packaging/device/install-host-packages
 RECIPE := bitbake/meta-subscriber-overrides/recipes-support/compose-apps-early-start
 
@@ -70,11 +70,11 @@ test-suites: device-packages boot-packages $(VENV)/made ## a boot of each Debian
 
 bench: device-packages $(VENV)/made ## the benchmarks
 	PYTHONPATH=$(DEVICE) $(VENV)/bin/python tests/bench/bench.py
-	PYTHONPATH=$(DEVICE):$(CURDIR)/agent:$(CURDIR)/tests \
+	PYTHONPATH=$(DEVICE):$(CURDIR)/tests \
 		$(VENV)/bin/python tests/bench/bench_restore.py
-	PYTHONPATH=$(DEVICE):$(CURDIR)/agent:$(CURDIR)/tests \
+	PYTHONPATH=$(DEVICE):$(CURDIR)/tests \
 		$(VENV)/bin/python tests/bench/bench_preload.py
-	PYTHONPATH=$(DEVICE):$(CURDIR)/agent:$(CURDIR)/tests \
+	PYTHONPATH=$(DEVICE):$(CURDIR)/tests \
 		$(VENV)/bin/python tests/bench/bench_registry.py
 
 bench-boot: device-packages boot-packages $(VENV)/made ## the benchmark of whole boots

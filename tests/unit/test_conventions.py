@@ -39,6 +39,16 @@ def output(*command: str | Path) -> str:
     return done.stdout
 
 
+# The Makefile
+
+
+def test_make_demo_and_make_boot_find_their_modules_in_a_clone() -> None:
+    path = output("make", "--silent", "--eval=path: ; @echo $(DEVICE)", "path").strip()
+    # -S: as on a machine on which no Python package is installed.
+    argv = ["env", f"PYTHONPATH={path}", sys.executable, "-S", "-c", "import virtual_device.boot"]
+    output(*argv)
+
+
 # Python
 
 DEPENDENCIES = {"yaml", "docker", "requests", "urllib3", "sdnotify", "systemd"}
