@@ -95,9 +95,9 @@ def restore(
     """Restore damaged and missing files in `folder`; return which files of `hashes` these were.
 
     `staging` is a scratch folder on the same file system; leftovers of a killed run are removed.
-    `tell` is called with the progress now and then. Raises `StoreError`, `SpaceError` or OSError. A
-    missing folder is then still missing, unless its place is on another file system. In an existing
-    folder, each file is then the old or the new one.
+    `on_progress` is called with the progress now and then. Raises `StoreError`, `SpaceError` or
+    OSError. A missing folder is then still missing, unless its place is on another file system. In
+    an existing folder, each file is then the old or the new one.
     """
     if os.path.lexists(folder) and (folder.is_symlink() or not folder.is_dir()):
         # It may be somebody's data, which would be lost.

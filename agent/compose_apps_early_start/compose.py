@@ -35,14 +35,13 @@ It normally needs a tenth, but a few aliases in an included file could make it u
 MAX_OUTPUT = 4 << 20
 """How many bytes of compose's output are read at most."""
 
-_PLUGIN_FOLDERS = (
-    ".docker/cli-plugins",  # below root's home
+PLUGIN_FOLDERS = (
     "/usr/local/lib/docker/cli-plugins",
     "/usr/local/libexec/docker/cli-plugins",
     "/usr/lib/docker/cli-plugins",
     "/usr/libexec/docker/cli-plugins",
 )
-"""The docker CLI's plugin folders, in its order."""
+"""Where the docker CLI looks for plugins, in its order, after `cli-plugins` in its own folder."""
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -253,8 +252,9 @@ def _text(file: BinaryIO) -> str:
 
 def _find(settings: Settings) -> tuple[str, ...] | None:
     """Return the command for compose: the plugin itself, which saves two process starts."""
-    for folder in _PLUGIN_FOLDERS:
-        plugin = settings.root / Path(pwd.getpwuid(0).pw_dir, folder).relative_to("/")
+    own = f"{pwd.getpwuid(0).pw_dir}/.docker/cli-plugins"
+    for folder in (own, *PLUGIN_FOLDERS):
+        plugin = settings.root / Path(folder).relative_to("/")
         if os.access(plugin / "docker-compose", os.X_OK):
             return (str(plugin / "docker-compose"),)
     for folder in _PATH.split(":"):

@@ -19,10 +19,13 @@ OUTSIDE = {
     "image/bundle.py": {"docker"},
     "image/containers.py": {"compose_apps_early_start"},
     "image/contents.py": {"compose_apps_early_start"},
+    "image/docker_engine.py": {"compose_apps_early_start"},
     "image/docker_store.py": {"docker"},
     "image/layout.py": {"compose_apps_early_start"},
     "image/preloader.py": {"compose_apps_early_start"},
     "image/unpacking.py": {"compose_apps_early_start"},
+    "trial/boot.py": {"compose_apps_early_start"},
+    "trial/trial.py": {"compose_apps_early_start"},
 }
 
 

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from compose_apps_preload.image import containers, docker_store
+
 from virtual_device import samples
 from virtual_device.cache import cached
 from virtual_device.device import Device
 from virtual_device.samples import Preload
 from virtual_device.tree import Tree
 
-PARTS = ("image", "overlay2", "containers", "network", "volumes")
+PARTS = (*docker_store.IMAGE_FOLDERS, *containers.FOLDERS)
 
 
 def made(tree: Tree, store: Preload, apps: Mapping[str, Mapping[str, str]]) -> Preload:

@@ -14,6 +14,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from compose_apps_early_start.compose import PLUGIN_FOLDERS
+
 from ..errors import PreloadError
 from . import tool
 from .progress import growing, megabytes, step
@@ -26,11 +28,6 @@ _PROGRAMS = ("dockerd", "containerd")
 _PACKAGES = ("docker.io", "pigz")
 _LISTED = re.compile(r"^'[^']+' (\S+\.deb) (\d+)", re.MULTILINE)
 _INSTALL = "install docker (Debian and Ubuntu: apt-get install docker.io)"
-_PLUGIN_FOLDERS = (
-    *("/usr/local/lib/docker/cli-plugins", "/usr/local/libexec/docker/cli-plugins"),
-    *("/usr/lib/docker/cli-plugins", "/usr/libexec/docker/cli-plugins"),
-)
-"""Where the docker CLI looks for plugins, in its order, after the user's own folder."""
 _WITHOUT_STORE = "leave out docker's store with --no-docker-store"
 
 
@@ -79,7 +76,7 @@ def find() -> Engine | Download:
 def compose() -> Path:
     """Return docker compose, as the docker CLI finds it; raises `PreloadError`."""
     own = os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker"
-    for folder in (Path(own) / "cli-plugins", *map(Path, _PLUGIN_FOLDERS)):
+    for folder in (Path(own) / "cli-plugins", *map(Path, PLUGIN_FOLDERS)):
         if os.access(folder / "docker-compose", os.X_OK):
             return (folder / "docker-compose").resolve()
     raise PreloadError(

@@ -75,6 +75,11 @@ class Layout:
         return str(self._settings.default_apps)
 
     @property
+    def last_run(self) -> str:
+        """The agent's record of the last run that ended."""
+        return str(self._settings.last_run)
+
+    @property
     def _settings(self) -> Settings:
         """The agent's paths, all of which are below `/var`."""
         return Settings(root=Path(self.var).parent)

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from compose_apps_early_start.status import GOES_ON, NO_RUN
+
 from ..errors import PreloadError
 from ..image import tool
 from ..image.disk import Partition
@@ -15,9 +17,6 @@ from ..image.ext4 import FileSystem
 from ..image.layout import Layout
 from .emulator import CONSOLE, Board, Disk, Emulator, EmulatorError, Kernel, Uefi
 from .observer import AGENT, GREETING
-
-NO_END, NO_RUN = 4, 5
-"""Exit statuses of the agent's `status`: the run did not end in time; there was no run."""
 
 _LOOK_SECONDS = 0.2
 _SHUTDOWN_SECONDS = 90.0
@@ -52,9 +51,9 @@ class Seen:
 
     @property
     def exit_status(self) -> int:
-        """The agent's exit status, or `NO_END` or `NO_RUN`."""
+        """The agent's exit status, or `GOES_ON` or `NO_RUN`."""
         if self.trouble:
-            return NO_END
+            return GOES_ON
         return int(self.text("exit-status") or NO_RUN)
 
     def text(self, name: str) -> str:

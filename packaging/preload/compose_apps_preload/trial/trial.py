@@ -7,6 +7,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from compose_apps_early_start.settings import Settings
+from compose_apps_early_start.start import ALL_RUN, DEGRADED, NOTHING_RUNS
+from compose_apps_early_start.status import GOES_ON, NO_RUN
+
 from .. import command
 from ..errors import PreloadError, UsageError
 from ..image import architecture, compression, disk, tool
@@ -14,11 +18,14 @@ from ..image.ext4 import FileSystem
 from ..image.layout import Layout
 from ..image.progress import step
 from . import bootable, emulator, observer
-from .boot import NO_RUN, Patience, Seen, boot
+from .boot import Patience, Seen, boot
 from .emulator import Board
 from .observer import Limits
 
-_ON_DEVICE = Limits(engine=120, app=180, run=600)
+_DEFAULTS = Settings()
+_ON_DEVICE = Limits(
+    engine=_DEFAULTS.engine_seconds, app=_DEFAULTS.app_seconds, run=_DEFAULTS.run_seconds
+)
 """The default limits of the agent."""
 
 _EMULATED = Limits(engine=600, app=600, run=1200)
@@ -27,11 +34,11 @@ _EMULATED = Limits(engine=600, app=600, run=1200)
 _BOOT_SECONDS, _EMULATED_BOOT_SECONDS = 300.0, 900.0
 _REST_SECONDS = 600.0  # for the start of dockerd, the reports and the shutdown
 _MEANINGS = {
-    0: "all wanted apps run",
-    1: "no wanted app runs",
-    3: "some of the wanted apps run, some do not",
-    4: "the run did not end in time",
-    5: "the agent did not run",
+    ALL_RUN: "all wanted apps run",
+    NOTHING_RUNS: "no wanted app runs",
+    DEGRADED: "some of the wanted apps run, some do not",
+    GOES_ON: "the run did not end in time",
+    NO_RUN: "the agent did not run",
 }
 
 
