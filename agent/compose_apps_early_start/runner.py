@@ -145,7 +145,8 @@ class Runner:
         self._ready = ready
         self._deadline = ready + settings.run_seconds
         self._identity = engine.identity()
-        self._finished: Finished = oneshots.recall(settings, self._identity)
+        self.finished: Finished = oneshots.recall(settings, self._identity)
+        """The one-shots that this dockerd has run to their end, for the plan too."""
         self._watch = engine.watch()
         self._losses = 0
         self._now = ready
@@ -481,7 +482,7 @@ class Runner:
             run.app,
             containers,
             settle_seconds=self._settings.settle_seconds,
-            finished=self._finished,
+            finished=self.finished,
             brought_up=run.losses == self._watch.losses,
         )
         run.check_at = math.inf
@@ -557,7 +558,7 @@ class Runner:
             self._lose_engine(Failure(Cause.ENGINE_UNAVAILABLE, str(lost)))
             return
         self._identity = self._engine.identity()
-        self._finished = oneshots.recall(self._settings, self._identity)
+        self.finished = oneshots.recall(self._settings, self._identity)
         outage = time.monotonic() - began
         for run in self._runs:
             if run.deadline < math.inf:

@@ -10,7 +10,6 @@ from typing import NoReturn
 from . import (
     bundle,
     jobs,
-    oneshots,
     plan,
     pulse,
     registration,
@@ -181,9 +180,8 @@ def _run(
                 return True
         time.sleep(ENGINE_RETRY_SECONDS)
     report(Event(Kind.READY, "dockerd is ready", seconds=ready - began))
-    finished = oneshots.recall(settings, engine.identity())
-    the_plan = plan.make(wanted, state, finished, stored)
-    return Runner(settings, engine, compose, wanted.store, lock, report, ready).run(the_plan)
+    runner = Runner(settings, engine, compose, wanted.store, lock, report, ready)
+    return runner.run(plan.make(wanted, state, runner.finished, stored))
 
 
 def _is_first_run(settings: Settings) -> bool:
