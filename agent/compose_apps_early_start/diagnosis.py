@@ -60,7 +60,8 @@ _WORDS = tuple(
          r"|unresolvable CDI devices", Cause.RUNTIME_MISSING),
         (r"error gathering device information", Cause.DEVICE_MISSING),
         (r"bind source path does not exist|invalid mount config|error mounting "
-         r"|error while creating mount source path|failed to mount local volume",
+         r"|error while creating mount source path|failed to mount local volume"
+         r"|oci runtime create failed: mount ",  # crun
          Cause.MOUNT_FAILED),
         (r"oci runtime create failed|failed to create (shim )?task|exec format error",
          Cause.START_FAILED),

@@ -171,6 +171,16 @@ MESSAGES = [
         Cause.MOUNT_FAILED,
     ),
     (
+        DAEMON + "failed to create task for container: failed to create shim task: OCI runtime "
+        "create failed: mount `/etc/hostname` to `bin`: Not a directory: unknown",
+        Cause.MOUNT_FAILED,
+    ),
+    (
+        DAEMON + "failed to create task for container: failed to create shim task: OCI runtime "
+        "create failed: executable file `nosuch` not found in $PATH: No such file or directory",
+        Cause.START_FAILED,
+    ),
+    (
         DAEMON + 'error gathering device information while adding custom device "/dev/x": '
         "no such file or directory",
         Cause.DEVICE_MISSING,
