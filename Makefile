@@ -60,7 +60,8 @@ test-suites: device-packages boot-packages $(VENV)/made ## a boot of each Debian
 	SUITES="bookworm trixie forky" $(VENV)/bin/python -m pytest tests/boot/test_suites.py
 	for suite in bookworm forky; do \
 		ENGINE_SUITE=$$suite $(VENV)/bin/python -m pytest tests/engine/test_adoption.py \
-			tests/engine/test_causes.py tests/engine/test_repairs.py || exit; \
+			tests/engine/test_causes.py tests/engine/test_fast_engine.py \
+			tests/engine/test_repairs.py || exit; \
 	done
 	ENGINE_SUITE=forky $(VENV)/bin/python -m pytest tests/engine/test_restorable.py
 	for pair in "trixie forky" "forky trixie" "trixie bookworm" "bookworm trixie"; do \
@@ -86,8 +87,9 @@ completions: $(VENV)/made ## writes the completions of bash anew, after a change
 			>completions/$$command.new && mv completions/$$command.new completions/$$command || exit; \
 	done
 
-deb: ## the Debian packages: the agent's, its optional help, the host tool's
+deb: ## the Debian packages: the agent's, its options, the host tool's
 	@packaging/debian/build build
+	@packaging/debian/build build fast-engine
 	@packaging/debian/build build offline-docker
 	@packaging/debian/build build preload
 

@@ -58,7 +58,7 @@ def boots(
         if name in wanted:
             futures[name] = pool.submit(scenario, flashed)
     if "offline_docker" in wanted:
-        files = _offline_docker(packages, tmp_path_factory.mktemp("offline-docker"))
+        files = _options(packages, tmp_path_factory.mktemp("options"))
         futures["offline_docker"] = pool.submit(scenarios.offline_docker, flashed, files)
     if "power_cut" in wanted:
         for number in range(POWER_CUTS):
@@ -71,9 +71,10 @@ def boots(
         pool.shutdown(cancel_futures=True)
 
 
-def _offline_docker(packages: Path, tree: Path) -> dict[str, str]:
-    (package,) = packages.glob("*-offline-docker_*.deb")
-    subprocess.run(["dpkg-deb", "--extract", package, tree], check=True)
+def _options(packages: Path, tree: Path) -> dict[str, str]:
+    for option in ("fast-engine", "offline-docker"):
+        (package,) = packages.glob(f"*-{option}_*.deb")
+        subprocess.run(["dpkg-deb", "--extract", package, tree], check=True)
     # Debian's documentation is packed, and no text.
     files = [path for path in (tree / "usr/lib").rglob("*") if path.is_file()]
     return {f"/{path.relative_to(tree)}": path.read_text() for path in files}

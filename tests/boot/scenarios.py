@@ -297,24 +297,44 @@ def wait_online(firmware: Firmware) -> Flashed:
 
 @dataclass(frozen=True)
 class OfflineDocker:
-    """Boots of a device with the package that has docker not wait for the network.
+    """Boots of a device with both option packages; one has docker not wait for the network.
 
     There is none, and who waits for one does so until the boot has been looked at.
     ``unregistered``: a first boot while the wait goes on. ``reloaded``: systemd has reloaded after
-    a registration. ``registered``: the boot after it.
+    a registration. ``registered``: the boot after it. ``paths``: unit to the PATH of its process,
+    in the first boot. ``calls``: the command lines of the runtime that fast-engine puts first.
     """
 
     unregistered: Boot
     reloaded: Boot
     registered: Boot
+    paths: Mapping[str, str]
+    calls: tuple[str, ...]
 
 
-def offline_docker(firmware: Firmware, package: Mapping[str, str]) -> OfflineDocker:
-    """``package``: the files of compose-apps-early-start-offline-docker."""
+_CALLS = "/run/runtime-calls"
+# In crun's place, which is in no device's tree.
+_RUNTIME = {
+    "/usr/libexec/compose-apps-early-start/fast-engine/runc": f"""#!/bin/sh
+echo "$*" >>{_CALLS}
+exec /usr/sbin/runc "$@"
+"""
+}
+_PATHS = """
+for unit in dbus containerd docker; do
+    pid=$(systemctl show --property=MainPID --value $unit)
+    echo "$unit=$(tr '\\0' '\\n' </proc/$pid/environ | sed -n s/^PATH=//p)"
+done
+"""
+
+
+def offline_docker(firmware: Firmware, packages: Mapping[str, str]) -> OfflineDocker:
+    """``packages``: the files of the option packages."""
     waiting = "systemd.wants=wait-online.service"
     wait = "sh -c 'until [ -e /run/looked ]; do sleep 0.1; done'"
     provided = {
-        **package,
+        **packages,
+        **_RUNTIME,
         **firmware.samples("telemetry"),
         **SLOW_BOARD,
         "/etc/systemd/system/wait-online.service.d/endless.conf": (
@@ -327,6 +347,8 @@ def offline_docker(firmware: Firmware, package: Mapping[str, str]) -> OfflineDoc
         machine.boot(provided, waiting)
         machine.run(f"systemctl start {AGENT}", timeout=BOOT_TIMEOUT)
         unregistered = taken(machine)
+        paths = dict(line.split("=") for line in machine.run(_PATHS).splitlines())
+        calls = machine.run(f"cat {_CALLS}").splitlines()
         machine.run("touch /var/sota/sql.db; systemctl daemon-reload")
         reloaded = taken(machine)
         machine.run("rm /var/sota/sql.db; touch /var/sota/client.pem")
@@ -334,7 +356,7 @@ def offline_docker(firmware: Firmware, package: Mapping[str, str]) -> OfflineDoc
         machine.boot(None, waiting)
         machine.run(f"{others} touch /run/looked")
         registered = look(machine)
-    return OfflineDocker(unregistered, reloaded, registered)
+    return OfflineDocker(unregistered, reloaded, registered, paths, tuple(calls))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The recipe as BitBake's parser reads it, the source archive, and the agent installed from it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -84,3 +85,15 @@ def installed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def systemd_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return systemd_libraries(tmp_path_factory.mktemp("libraries"))
+
+
+@pytest.fixture(params=["Debian", "LmP"])
+def tools(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The PATH of a shell script: with the tools of Debian, or those of LmP, which are busybox."""
+    if request.param == "Debian":
+        return "/usr/local/bin:/usr/bin:/bin"
+    applets = tmp_path / "applets"
+    applets.mkdir()
+    for name in ("sh", "cat", "grep", "mkdir", "mv", "sed"):
+        (applets / name).symlink_to(str(shutil.which("busybox")))
+    return str(applets)

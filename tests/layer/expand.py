@@ -25,6 +25,7 @@ CONFIGURATION = {
     "bindir": "/usr/bin",
     "datadir": "/usr/share",
     "docdir": "/usr/share/doc",
+    "libexecdir": "/usr/libexec",
     "nonarch_libdir": "/usr/lib",
     "systemd_unitdir": "/usr/lib/systemd",
     "systemd_system_unitdir": "/usr/lib/systemd/system",

@@ -1,14 +1,11 @@
 """The generator that lets docker start without a network, run as systemd runs it."""
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from layer.conftest import CHECKOUT
-
-GENERATOR = CHECKOUT / "systemd/compose-apps-early-start-offline-docker"
+from layer.generator import Machine
 
 TRIXIE = """\
 [Unit]
@@ -118,50 +115,13 @@ SourcePath=/usr/lib/systemd/system/docker.service
 """
 
 
-class Machine:
-    """A root file system as it is when generators run."""
-
-    def __init__(self, root: Path, shell: tuple[str, ...]) -> None:
-        self.root = root
-        self._shell = shell
-        self.put("proc/cmdline", "root=/dev/vda quiet\n")
-        self.put("var/sota/compose-apps/shop/docker-compose.yml", "")
-        self.put("usr/lib/systemd/system/docker.service", TRIXIE)
-
-    def put(self, file: str, text: str) -> None:
-        path = self.root / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-
-    def generate(self) -> dict[str, str]:
-        """Run the generator; return what it wrote, and where."""
-        output = self.root / "run/systemd"
-        shutil.rmtree(output, ignore_errors=True)
-        folders = [output / name for name in ("generator", "generator.early", "generator.late")]
-        for folder in folders:
-            folder.mkdir(parents=True)
-        environment = {"PATH": os.environ["PATH"], "EARLY_START_ROOT": str(self.root)}
-        ended = subprocess.run(
-            [*self._shell, GENERATOR, *folders], env=environment, capture_output=True, text=True
-        )
-        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
-        return {
-            str(file.relative_to(output)): file.read_text()
-            for file in output.rglob("*")
-            if file.is_file()
-        }
-
-
-@pytest.fixture(params=["sh", "busybox"])
-def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
+@pytest.fixture
+def machine(tools: str, tmp_path: Path) -> Machine:
     """An unregistered device, with the tools of Debian or those of LmP."""
-    if request.param == "sh":
-        return Machine(tmp_path / "root", ("sh",))
-    applets = tmp_path / "applets"
-    applets.mkdir()
-    for name in ("sh", "sed", "grep", "mv"):
-        (applets / name).symlink_to(str(shutil.which("busybox")))
-    return Machine(tmp_path / "root", ("env", f"PATH={applets}", "sh"))
+    made = Machine(tmp_path / "root", "offline-docker", tools)
+    made.put("var/sota/compose-apps/shop/docker-compose.yml", "")
+    made.put("usr/lib/systemd/system/docker.service", TRIXIE)
+    return made
 
 
 @pytest.mark.parametrize("unit", UNITS)

@@ -10,7 +10,7 @@ import pytest
 from layer.conftest import CHECKOUT, NAME, run
 
 BUILD = "packaging/debian/build"
-GENERATOR = f"{NAME}-offline-docker"
+OPTIONS = ("fast-engine", "offline-docker")
 TOOL = "compose-apps-preload"
 
 
@@ -61,11 +61,22 @@ def test_the_agents_package_has_its_files(packages: Path, tmp_path: Path) -> Non
     }
 
 
-def test_the_generators_package_holds_nothing_else(packages: Path, tmp_path: Path) -> None:
-    assert files(deb(packages, GENERATOR), tmp_path) == {
-        f"usr/lib/systemd/system-generators/{GENERATOR}": 0o755,
-        **documents(GENERATOR),
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_options_package_has_a_generator(packages: Path, tmp_path: Path, option: str) -> None:
+    name = f"{NAME}-{option}"
+    found = files(deb(packages, name), tmp_path)
+    links = [path for path in tmp_path.rglob("*") if path.is_symlink()]
+    assert found == {
+        f"usr/lib/systemd/system-generators/{name}": 0o755,
+        **documents(name),
     }
+    if option == "fast-engine":
+        (link,) = links
+        assert str(link.relative_to(tmp_path)) == f"usr/libexec/{NAME}/fast-engine/runc"
+        assert str(link.readlink()) == "../../../bin/crun"
+        assert "crun" in run("dpkg-deb", "--field", deb(packages, name), "Depends").split()
+    else:
+        assert not links
 
 
 def test_the_host_tools_package_has_its_files(packages: Path, tmp_path: Path) -> None:

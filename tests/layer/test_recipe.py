@@ -68,7 +68,7 @@ def test_every_file_lands_in_a_package(
     expand: Expand, archive: Path, release: str, tmp_path: Path
 ) -> None:
     """Runs the recipe's own do_install; of what the Python class adds, it has the program only."""
-    files = f"FILES:{NAME}", f"FILES:{NAME}-offline-docker"
+    files = [f"FILES:{NAME}{option}" for option in ("", "-fast-engine", "-offline-docker")]
     got = expand(release, "S", "D", "do_install", *files, work=tmp_path)
     unpacked = Path(got["S"]).parent
     unpacked.mkdir(exist_ok=True)
@@ -88,9 +88,12 @@ def test_every_file_lands_in_a_package(
         f"/usr/share/doc/{NAME}/examples/default-apps": 0o644,
         f"/usr/share/doc/{NAME}/examples/limits.conf": 0o644,
         f"/usr/share/man/man8/{NAME}.8": 0o644,
+        f"/usr/lib/systemd/system-generators/{NAME}-fast-engine": 0o755,
         f"/usr/lib/systemd/system-generators/{NAME}-offline-docker": 0o755,
         "/usr/share/fioconfig/actions/early-start": 0o755,
     }
+    runtime = Path(got["D"], f"usr/libexec/{NAME}/fast-engine/runc")
+    assert str(runtime.readlink()) == "../../../bin/crun"
     # The unit is systemd.bbclass's to package, the completion bash-completion.bbclass's, program,
     # man page and examples are bitbake.conf's.
     assert got[files[0]].split() == [
@@ -98,7 +101,24 @@ def test_every_file_lands_in_a_package(
         "/usr/lib/systemd/catalog",
         "/usr/lib/tmpfiles.d",
     ]
-    assert got[files[1]].split() == ["/usr/lib/systemd/system-generators"]
+    generators = f"/usr/lib/systemd/system-generators/{NAME}"
+    assert got[files[1]].split() == [
+        f"/usr/libexec/{NAME}/fast-engine",
+        f"{generators}-fast-engine",
+    ]
+    assert got[files[2]].split() == [f"{generators}-offline-docker"]
+
+
+def test_crun_is_built_only_if_it_is_wanted(expand: Expand, recipe: Path, tmp_path: Path) -> None:
+    """BitBake builds what RDEPENDS names for the packages of an image, and for all others."""
+    depends = f"RDEPENDS:{NAME}-fast-engine"
+    assert expand("scarthgap", depends) == {depends: ""}
+    default = 'PACKAGECONFIG ??= "'
+    wanted = tmp_path / recipe.name
+    wanted.write_text(recipe.read_text().replace(default, f"{default}fast-engine"))
+    parser = Path(__file__).with_name("expand.py")
+    told = run(sys.executable, parser, wanted, "scarthgap", "/work", depends)
+    assert json.loads(told) == {depends: "crun"}
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -2,6 +2,7 @@
 # recipe installs a script that deletes apps which are not on the shortlist, and after two failures
 # all apps and docker's data.
 SUMMARY = "Start preloaded Docker Compose apps before the device is registered"
+SUMMARY:${PN}-fast-engine = "docker's containers are run by crun, which starts them faster"
 SUMMARY:${PN}-offline-docker = "Docker does not wait for the network on an unregistered device"
 DESCRIPTION = "Starts the Docker Compose apps of an image at the first boot: offline, before the \
 device is registered and before aktualizr-lite. Does nothing on a registered device. Takes the place \
@@ -22,8 +23,10 @@ inherit bash-completion features_check ptest python_setuptools_build_meta system
 
 REQUIRED_DISTRO_FEATURES = "systemd"
 
-# Docker does not wait for the network on an unregistered device: see docs/integration.md first.
+# See docs/integration.md first. fast-engine: crun runs docker's containers. offline-docker: docker
+# does not wait for the network on an unregistered device.
 PACKAGECONFIG ??= ""
+PACKAGECONFIG[fast-engine] = ",,,${PN}-fast-engine"
 PACKAGECONFIG[offline-docker] = ",,,${PN}-offline-docker"
 
 SYSTEMD_SERVICE:${PN} = "compose-apps-early-start.service"
@@ -44,8 +47,12 @@ do_install:append() {
     install -m 0644 ${S}/examples/* ${D}${docdir}/${BPN}/examples/
     install -D -m 0644 ${S}/completions/compose-apps-early-start \
         ${D}${datadir}/bash-completion/completions/compose-apps-early-start
-    install -D -m 0755 ${S}/systemd/compose-apps-early-start-offline-docker \
-        ${D}${systemd_unitdir}/system-generators/compose-apps-early-start-offline-docker
+    for option in fast-engine offline-docker; do
+        install -D -m 0755 ${S}/systemd/compose-apps-early-start-$option \
+            ${D}${systemd_unitdir}/system-generators/compose-apps-early-start-$option
+    done
+    install -d ${D}${libexecdir}/${BPN}/fast-engine
+    ln -rs ${D}${bindir}/crun ${D}${libexecdir}/${BPN}/fast-engine/runc
     install -D -m 0755 ${S}/fioconfig/early-start ${D}${datadir}/fioconfig/actions/early-start
 }
 
@@ -54,14 +61,20 @@ do_install_ptest() {
     install -D -m 0755 ${S}/tests/ptest/run-ptest ${D}${PTEST_PATH}/run-ptest
 }
 
-PACKAGES =+ "${PN}-offline-docker"
+PACKAGES =+ "${PN}-fast-engine ${PN}-offline-docker"
 
 FILES:${PN} += "\
     ${datadir}/fioconfig/actions \
     ${nonarch_libdir}/systemd/catalog \
     ${nonarch_libdir}/tmpfiles.d \
 "
-FILES:${PN}-offline-docker += "${systemd_unitdir}/system-generators"
+FILES:${PN}-fast-engine += "\
+    ${libexecdir}/${BPN}/fast-engine \
+    ${systemd_unitdir}/system-generators/compose-apps-early-start-fast-engine \
+"
+FILES:${PN}-offline-docker += "\
+    ${systemd_unitdir}/system-generators/compose-apps-early-start-offline-docker \
+"
 
 # What the agent imports, package by package of the split standard library, and python3-shell, which
 # the docker SDK needs and its recipe does not name. tests/layer compares, and runs the agent with
@@ -85,3 +98,5 @@ RDEPENDS:${PN} += "\
     python3-threading \
     python3-urllib3 \
 "
+# Only then, because BitBake builds what any package needs, in the image or not.
+RDEPENDS:${PN}-fast-engine = "${@bb.utils.contains('PACKAGECONFIG', 'fast-engine', 'crun', '', d)}"
