@@ -160,6 +160,25 @@ class Engine:
         with _speaking():
             return self._resolves(image)
 
+    def discard(self, image: str) -> bool:
+        """Remove `image` with all its names in its repository; return whether it is gone.
+
+        An image that a container uses stays.
+        """
+        repository = image.rpartition("@")[0]
+        try:
+            with _speaking():
+                if self._client.containers(all=True, filters={"ancestor": image}):
+                    return False
+                found = self._client.inspect_image(image)
+                for name in (*_tags(found), *(found["RepoDigests"] or ())):
+                    if name.startswith((f"{repository}@", f"{repository}:")):
+                        with contextlib.suppress(docker.errors.NotFound):
+                            self._client.remove_image(name)
+        except RefusedError:
+            return False
+        return not self.has_image(image)
+
     def load(self, archive: Iterator[bytes], seconds: float) -> str | None:
         """Send an image archive; return dockerd's error message, or None if there is none.
 

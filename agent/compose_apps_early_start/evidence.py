@@ -5,7 +5,6 @@ On many devices, a reboot deletes the journal, and recreated containers lose the
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -92,12 +91,6 @@ class Evidence:
             ],
         }
         record.write(bounded(document), self._file)
-        # The power may be cut as soon as the run has ended, so the file's name must be on the disk.
-        folder = os.open(self._file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     def _ask(self, engine: "Engine", folders: Mapping[str, str]) -> None:
         deadline = time.monotonic() + SECONDS

@@ -8,15 +8,17 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from . import plainfile, record
 from .cause import NOT_TRIED, Cause, Failure
-from .container import Storage
+from .container import State, Storage
 from .engine import Engine
 from .progress import Meter, megabytes, words
 from .report import Event, Kind, Report
+from .selection import Selection, stored_images
 from .settings import MAXIMUM, Settings
 from .store import MAX_DOCUMENT_BYTES, Image, Store, StoreError, Version
 
@@ -109,6 +111,7 @@ class Loader:
 
     def __init__(self, settings: Settings, engine: Engine, store: Store, report: Report) -> None:
         self._too_slow = TooSlow(settings.slow_loads)
+        self._unfinished = Unfinished(settings.unfinished_loads)
         self._engine = engine
         self._store = store
         self._report = report
@@ -154,6 +157,7 @@ class Loader:
             failure = self._obstacle(image, storage)
             if failure:
                 return failure
+            self._unfinished.add(image.reference)
             trouble = self._send(self._archive(image, app, version, storage), left)
         except StoreError as error:
             return Failure(error.cause, str(error))
@@ -169,6 +173,8 @@ class Loader:
         # A containerd store keeps the name of an image that it could not unpack.
         if not trouble and self._engine.has_image(image.reference):
             self._too_slow.forget(image.reference)
+            os.sync()
+            self._unfinished.clear()
             seconds = time.monotonic() - start
             self._report(Event(Kind.LOADED, f"{what} is loaded", app=app, seconds=seconds))
             return None
@@ -289,6 +295,59 @@ class TooSlow:
         # If it cannot be written, the next run tries once more.
         with contextlib.suppress(OSError):
             record.write(found, self._file)
+
+
+class Unfinished:
+    """The images that dockerd may have registered before their files were on the disk.
+
+    After a power cut, such an image looks complete, but its files may be empty: dockerd flushes its
+    databases, but not the layers that it unpacks.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def references(self) -> frozenset[str]:
+        """Return the references of these images."""
+        try:
+            return frozenset(map(str, json.loads(plainfile.read(self._file, MAX_DOCUMENT_BYTES))))
+        except (OSError, ValueError, TypeError, RecursionError):
+            return frozenset()
+
+    def add(self, reference: str) -> None:
+        """Record that the image is about to be loaded."""
+        # Without the file, a power cut may cost the image; without the load, the app does not run.
+        with contextlib.suppress(OSError):
+            record.write(dict.fromkeys(self.references() | {reference}), self._file)
+
+    def clear(self) -> None:
+        """Record that all images are on the disk, or were removed."""
+        with contextlib.suppress(OSError):
+            self._file.unlink()
+
+
+def discard_unfinished(
+    settings: Settings, engine: Engine, wanted: Selection, state: State, report: Report
+) -> State:
+    """Remove images from the engine that a power cut may have torn; return the state without them.
+
+    They are loaded again, so an image stays if the store lacks it. An image that a container uses
+    stays as well: containers are only created when it is on the disk. Raises `EngineError`.
+    """
+    unfinished = Unfinished(settings.unfinished_loads)
+    doubtful = unfinished.references() & state.images
+    gone = set()
+    stored: Mapping[str, Image | StoreError] = {}
+    if doubtful:
+        without = replace(state, images=state.images - doubtful)
+        stored = stored_images(wanted, without, engine)
+    for reference in sorted(doubtful):
+        if isinstance(stored.get(reference), Image) and engine.discard(reference):
+            gone.add(reference)
+            message = f"image {reference} may be incomplete after a power cut, it is loaded again"
+            report(Event(Kind.NOTE, message))
+    unfinished.clear()
+    return replace(state, images=state.images - gone)
 
 
 def _cause(trouble: str) -> Cause:

@@ -316,7 +316,7 @@ def _step(steps: list[Step], state: str) -> None:
 def write(document: Mapping[str, Any], file: Path) -> None:
     """Write `document` to `file` as JSON: completely or not at all, even with a power cut.
 
-    Raises OSError if it cannot be written.
+    It is on the disk when this function returns. Raises OSError if it cannot be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.new")
@@ -329,3 +329,9 @@ def write(document: Mapping[str, Any], file: Path) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(file)
+    # The name, too, must be on the disk: the power may be cut as soon as the run has ended.
+    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

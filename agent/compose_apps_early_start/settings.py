@@ -138,6 +138,11 @@ class Settings:
         """The images that could not be loaded within the time of a run."""
         return self.root / "var/lib/compose-apps-early-start/slow-loads.json"
 
+    @property
+    def unfinished_loads(self) -> Path:
+        """The images of which not everything may be on the disk yet."""
+        return self.root / "var/lib/compose-apps-early-start/unfinished-loads.json"
+
 
 def add_root_option(parser: argparse.ArgumentParser) -> None:
     """Add `--root` to `parser`; it is accepted before and after the subcommand."""

@@ -158,6 +158,7 @@ def _run(
         return True
     # This loads the docker SDK: while dockerd starts, and only if an engine is needed.
     from .engine import Engine
+    from .images import discard_unfinished
     from .runner import Runner
 
     report(Event(Kind.WAITING, "waiting for dockerd"))
@@ -171,6 +172,7 @@ def _run(
             engine = Engine.connect(settings, deadline - time.monotonic())
             ready = time.monotonic()
             state = engine.state(wanted.images, wanted.folders)
+            state = discard_unfinished(settings, engine, wanted, state, report)
             stored = selection.stored_images(wanted, state, engine)
             evidence.engine = engine
             break

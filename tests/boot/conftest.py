@@ -1,6 +1,5 @@
 """Boots for the tests: each scenario is run once, and only if a test looks at it."""
 
-import os
 import subprocess
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from boot import scenarios
+from boot import power_cuts, scenarios
 from boot.boots import Boot
-from boot.scenarios import FEW, POWER_CUTS, SCENARIOS, SUITES
+from boot.power_cuts import CUTS, PowerCut, Recording
+from boot.scenarios import FEW, SCENARIOS, SUITES
 from virtual_device import samples
 from virtual_device.firmware import Firmware, firmware
 
@@ -27,9 +27,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def flashed(package: Path) -> Firmware:
-    """The firmware with the agent of this checkout; with MADE_AHEAD the containers, too."""
-    if not os.environ.get("MADE_AHEAD"):
-        return firmware(package)
+    """The firmware with the agent of this checkout."""
+    return firmware(package)
+
+
+def _made_ahead(package: Path) -> Firmware:
+    """The firmware with the containers, too."""
     ahead = {name: (samples.APPS / name / "docker-compose.yml").read_text() for name in FEW}
     return firmware(package, ahead=ahead)
 
@@ -46,8 +49,12 @@ def boots(
     wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     pool = ThreadPoolExecutor(AT_ONCE)
     futures: dict[str, Future[Any]] = {}
+    recordings: dict[str, Future[Recording]] = {}
     if "power_cut" in wanted:
-        start = pool.submit(scenarios.frozen, flashed, tmp_path_factory.mktemp("frozen"))
+        folder = tmp_path_factory.mktemp("recordings")
+        for kind in dict.fromkeys(kind for kind, _number in CUTS):
+            with_apps = _made_ahead(package) if kind == power_cuts.MADE_AHEAD else flashed
+            recordings[kind] = pool.submit(power_cuts.record, kind, with_apps, folder)
     # The long ones first: what comes last is short, and keeps both processors busy to the end.
     if "suite" in wanted:
         for name in SUITES:
@@ -61,9 +68,9 @@ def boots(
         files = _options(packages, tmp_path_factory.mktemp("options"))
         futures["offline_docker"] = pool.submit(scenarios.offline_docker, flashed, files)
     if "power_cut" in wanted:
-        for number in range(POWER_CUTS):
-            futures[f"power_cut {number}"] = pool.submit(
-                scenarios.power_cut, flashed, start.result, number
+        for kind, number in CUTS:
+            futures[f"power_cut {(kind, number)}"] = pool.submit(
+                power_cuts.cut, kind, recordings[kind].result, number
             )
     try:
         yield futures
@@ -107,7 +114,7 @@ trouble = _result("trouble")
 no_dockerd = _result("no_dockerd")
 wait_online = _result("wait_online")
 offline_docker = _result("offline_docker")
-power_cut = _results("power_cut", range(POWER_CUTS))
+power_cut = _results("power_cut", CUTS)
 suite = _results("suite", SUITES)
 
 
@@ -115,9 +122,35 @@ suite = _results("suite", SUITES)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     """Show the journals of the boots that a failed test looked at."""
     report = yield
+    cut = getattr(item, "funcargs", {}).get("power_cut")
+    if cut and report.when == "call":
+        seen = item.config.stash[_CUTS]
+        seen[cut] = seen.get(cut, True) and report.passed
     if report.failed:
         for result in getattr(item, "funcargs", {}).values():
             for name, boot in getattr(result, "__dict__", {}).items():
                 if isinstance(boot, Boot):
                     report.sections.append((f"journal of the {name} boot", boot.text()))
     return report
+
+
+_CUTS = pytest.StashKey[dict[PowerCut, bool]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_CUTS] = {}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what the power cuts have hit."""
+    seen = terminalreporter.config.stash[_CUTS]
+    if not seen:
+        return
+    terminalreporter.section("power cuts")
+    terminalreporter.line(f"{'while':44}cuts  good  sectors lost")
+    for what in sorted({what for each in seen for what in each.doing}):
+        good = [is_good for each, is_good in seen.items() if what in each.doing]
+        lost = sum(each.lost for each in seen if what in each.doing)
+        terminalreporter.line(f"{what:44}{len(good):4}  {sum(good):4}  {lost:12}")
+    lost = sum(each.lost for each in seen)
+    terminalreporter.line(f"{'all':44}{len(seen):4}  {sum(seen.values()):4}  {lost:12}")

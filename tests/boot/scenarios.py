@@ -5,8 +5,6 @@ Each is run once; many tests look at what it came to. Several run at once.
 
 import json
 import os
-import random
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +21,6 @@ ALL = {*SHORTLISTED, "telemetry-collector-1"}
 # An emulated machine takes its time for each container: for where two say as much as four.
 FEW = ("debug-tools", "telemetry")
 FEW_RUN = {"debug-tools-shell-1", "telemetry-collector-1"}
-POWER_CUTS = int(os.environ.get("POWER_CUTS", "3"))
-SEED = os.environ.get("POWER_CUT_SEED") or str(time.time_ns())
 SUITES = tuple(os.environ.get("SUITES", "bookworm").split())
 WAIT_ONLINE_SECONDS = 60  # as in wait-online.service
 
@@ -359,58 +355,9 @@ def offline_docker(firmware: Firmware, packages: Mapping[str, str]) -> OfflineDo
     return OfflineDocker(unregistered, reloaded, registered, paths, tuple(calls))
 
 
-@dataclass(frozen=True)
-class Frozen:
-    """A machine that was stopped when the agent was about to start, on a disk it had not touched.
-
-    ``seconds``: how long the agent then takes, from there to its end.
-    """
-
-    provided: Mapping[str, str]
-    file: Path
-    seconds: float
-
-
-def frozen(firmware: Firmware, folder: Path) -> Frozen:
-    provided = firmware.samples(*FEW) | SLOW_BOARD
-    file = folder / "frozen.qcow2"
-    with machine_with(firmware) as machine:
-        machine.boot(provided)
-        # The agent is ordered after it.
-        machine.run("until [ -e /run/stand-ins/resize-helper ]; do sleep 0.02; done")
-        machine.freeze(file)
-    with machine_with(firmware) as machine:
-        machine.thaw(file)
-        began = time.monotonic()
-        machine.wait_until_booted()
-        return Frozen(provided, file, time.monotonic() - began)
-
-
-@dataclass(frozen=True)
-class PowerCut:
-    """A machine lost its power ``seconds`` after the agent was about to start; the boot then."""
-
-    provided: Mapping[str, str]
-    seconds: float
-    after: Boot
-
-
 def suite(firmware: Firmware) -> Flashed:
     """A plain first boot, for a firmware of any suite."""
     return _first_boot(firmware, firmware.samples(*SAMPLES) | ALWAYS_AKTUALIZR | SLOW_BOARD)
-
-
-def power_cut(firmware: Firmware, start_of: Callable[[], Frozen], number: int) -> PowerCut:
-    """Cut ``number`` of all; at random, yet they spread over the whole run."""
-    start = start_of()
-    share = (number + random.Random(f"{SEED} {number}").random()) / POWER_CUTS
-    seconds = share * start.seconds
-    with machine_with(firmware) as machine:
-        machine.thaw(start.file)
-        time.sleep(seconds)
-        machine.cut_power()
-        machine.boot()
-        return PowerCut(start.provided, seconds, look(machine))
 
 
 SCENARIOS: Mapping[str, Callable[[Firmware], object]] = {

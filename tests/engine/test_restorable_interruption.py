@@ -1,6 +1,7 @@
 """Loading large images: interrupted, without space, and beside apps that need no image."""
 
 import fcntl
+import json
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
@@ -175,6 +176,29 @@ def test_a_power_cut_while_an_image_is_loaded_is_overcome(large: Large) -> None:
     run.end()
     large.board.device.start_dockerd()
     large.converges()
+
+
+def test_an_image_that_a_power_cut_may_have_torn_is_loaded_again_unless_a_container_uses_it(
+    large: Large,
+) -> None:
+    board, torn = large.board, large.image.reference
+    large.converges()
+    board.api.remove_container("large-web-1", force=True)
+    used = board.containers("quick")[0]["Config"]["Image"]
+    before = len(board.loads())
+    snapshots = board.device.path("/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs")
+    (file,) = snapshots.glob("snapshots/*/fs/data")
+    file.write_bytes(b"")  # as after the power cut
+    unfinished = board.device.path("/var/lib/compose-apps-early-start/unfinished-loads.json")
+    unfinished.write_text(json.dumps([torn, used]))
+    run = board.start_well()
+    assert f"image {torn} may be incomplete after a power cut, it is loaded again" in run.stderr
+    assert len(board.loads()) == before + 1
+    assert not unfinished.exists()
+    (file,) = snapshots.glob("snapshots/*/fs/data")
+    assert file.stat().st_size == 256 * MEGABYTES * 4000
+    for app in (large.app, large.quick):
+        assert board.obstacles(app.uri) == []
 
 
 def test_a_dockerd_that_is_killed_while_it_loads_is_waited_for(large: Large) -> None:

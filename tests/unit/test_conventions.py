@@ -284,7 +284,7 @@ def test_the_man_page_has_every_path(man_page: str) -> None:
     settings = Settings()
     paths = [getattr(settings, name) for name, kind in vars(Settings).items() if is_path(kind)]
     flat = [str(each) for some in paths for each in (some if isinstance(some, tuple) else [some])]
-    assert len(flat) == 20
+    assert len(flat) == 21
     section = man_page.split("\nFILES")[1].split("\nEXIT STATUS")[0]
     assert [each for each in flat if each not in section] == []
     assert KILL_SWITCH_FILE in section

@@ -142,7 +142,12 @@ class Client:
         self.inspected.append(reference)
         if reference not in self.resolved:
             raise refused() if reference.isupper() else not_found()
-        return {}
+        digests = [each for each in self.resolved if "@" in each]
+        return {"RepoDigests": digests, "RepoTags": sorted(self.resolved - {*digests})}
+
+    def remove_image(self, name: str) -> None:
+        self._ask()
+        self.resolved.remove(name)
 
     def containers(self, *, all: bool, filters: object) -> list[dict[str, Any]]:  # noqa: A002
         self._ask()
@@ -873,6 +878,35 @@ def test_closing_lets_who_waits_go(watch: Watch) -> None:
     assert watch.changes(LONG) == frozenset()
     assert watch.changes(LONG) == frozenset()
     assert time.monotonic() - began < LONG / 2
+
+
+# Removing an image
+
+
+TAG = f"{IMAGE.partition('@')[0]}:1"
+FOREIGN = "hub.example.test/other:1"
+
+
+def test_an_image_goes_with_its_names_in_its_repository_and_keeps_others() -> None:
+    client = Client()
+    client.resolved = {IMAGE, TAG, FOREIGN}
+    assert engine(client).discard(IMAGE)
+    assert client.resolved == {FOREIGN}
+
+
+def test_an_image_that_a_container_uses_stays() -> None:
+    client = Client(inspected())
+    client.resolved = {IMAGE, TAG}
+    assert not engine(client).discard(IMAGE)
+    assert client.resolved == {IMAGE, TAG}
+    assert client.filters == [{"ancestor": IMAGE}]
+
+
+def test_an_image_that_dockerd_does_not_remove_stays(mocker: MockerFixture) -> None:
+    client = Client()
+    client.resolved = {IMAGE}
+    mocker.patch.object(client, "remove_image", side_effect=refused())
+    assert not engine(client).discard(IMAGE)
 
 
 # docker 7.0.0 beside requests 2.32, as LmP v97 has them

@@ -14,17 +14,33 @@ from types import SimpleNamespace
 import pytest
 from compose_apps_early_start import images, progress
 from compose_apps_early_start.cause import NOT_TRIED, Cause, Failure
-from compose_apps_early_start.container import Storage
+from compose_apps_early_start.container import State, Storage
 from compose_apps_early_start.engine import Engine
 from compose_apps_early_start.errors import EngineError
-from compose_apps_early_start.images import Loader, TooSlow, in_place, oci_layout, space_needed
+from compose_apps_early_start.images import (
+    Loader,
+    TooSlow,
+    Unfinished,
+    discard_unfinished,
+    in_place,
+    oci_layout,
+    space_needed,
+)
 from compose_apps_early_start.report import Event, Kind, Report
+from compose_apps_early_start.restorable import Restorable
 from compose_apps_early_start.settings import Settings
 from compose_apps_early_start.store import Image, Store, StoreError
 from stores import DOCKER, OCI, Builder, MadeImage, Types, composectls, member, sha256, tar
+from unit.builders import app, selection, service
 
 LARGE = tar([member("data", bytes(range(256)) * 10_000)])
 SMALL = tar([member("bin/sh", b"program")])
+
+
+@pytest.fixture(autouse=True)
+def quick_sync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disks of this machine are not the tests' business, and may be busy."""
+    monkeypatch.setattr(os, "sync", lambda: None)
 
 
 class Stored:
@@ -261,6 +277,7 @@ class FakeEngine(Engine):
         self.present: set[str] = set()
         self.trouble: str | None = None
         self.resolves = True
+        self.is_used = False
         self.before: Callable[[], None] = lambda: None
         self.seconds: list[float] = []
 
@@ -276,6 +293,9 @@ class FakeEngine(Engine):
 
     def has_image(self, image: str) -> bool:
         return bool(self.loads) and self.resolves
+
+    def discard(self, image: str) -> bool:
+        return not self.is_used
 
 
 class Loading:
@@ -594,6 +614,79 @@ def test_a_record_of_slow_loads_that_is_none_does_no_harm(
 def test_a_record_of_slow_loads_that_cannot_be_written_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     TooSlow(tmp_path / "file/slow-loads.json").remember("x", 1.0)
+
+
+# A power cut while an image is loaded
+
+
+def test_an_image_counts_as_unfinished_from_its_load_until_it_is_on_the_disk(
+    loading: Loading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unfinished = Unfinished(loading.settings.unfinished_loads)
+    reference = loading.stored.made.reference
+    seen = []
+
+    def sync() -> None:
+        assert len(loading.engine.loads) == 1
+        seen.append(("sync", unfinished.references()))
+
+    monkeypatch.setattr(os, "sync", sync)
+    loading.engine.before = lambda: seen.append(("load", unfinished.references()))
+    assert loading.load() is None
+    marked = frozenset({reference})
+    assert seen == [("load", marked), ("sync", marked)]
+    assert not loading.settings.unfinished_loads.exists()
+
+
+def test_an_image_that_could_not_be_loaded_counts_as_unfinished(loading: Loading) -> None:
+    loading.engine.trouble, loading.engine.resolves = "unexpected EOF", False
+    assert loading.load()
+    unfinished = Unfinished(loading.settings.unfinished_loads)
+    assert unfinished.references() == {loading.stored.made.reference}
+
+
+@pytest.mark.parametrize("content", [b"", b"1", b"\xff", b"[" * 100_000])
+def test_a_record_of_unfinished_loads_that_is_none_does_no_harm(
+    loading: Loading, content: bytes
+) -> None:
+    loading.settings.unfinished_loads.parent.mkdir(parents=True)
+    loading.settings.unfinished_loads.write_bytes(content)
+    assert loading.load() is None
+
+
+def test_a_record_of_unfinished_loads_that_cannot_be_written_does_no_harm(
+    loading: Loading,
+) -> None:
+    loading.settings.unfinished_loads.parent.parent.mkdir(parents=True)
+    loading.settings.unfinished_loads.parent.touch()
+    assert loading.load() is None
+
+
+@pytest.mark.parametrize(
+    ("is_used", "is_stored", "goes"),
+    [
+        pytest.param(False, True, True, id="nobody uses it, and the store has it"),
+        pytest.param(True, True, False, id="a container uses it"),
+        pytest.param(False, False, False, id="the store lacks it"),
+    ],
+)
+def test_an_unfinished_image_is_removed_only_if_it_can_be_loaded_again(
+    loading: Loading, *, is_used: bool, is_stored: bool, goes: bool
+) -> None:
+    reference = loading.stored.made.reference
+    if not is_stored:
+        loading.stored.blob(loading.stored.made.config).unlink()
+    Unfinished(loading.settings.unfinished_loads).add(reference)
+    loading.engine.is_used = is_used
+    restorable = Restorable(loading.stored.version, {}, ())
+    shop = app("shop", service(image=reference), restorable=restorable)
+    wanted = replace(selection(shop), store=loading.stored.store)
+    before = State(frozenset({reference, "other"}))
+    report = Report([loading.events.append])
+    state = discard_unfinished(loading.settings, loading.engine, wanted, before, report)
+    assert state.images == ({"other"} if goes else {reference, "other"})
+    assert [each.kind for each in loading.events] == ([Kind.NOTE] if goes else [])
+    assert not loading.settings.unfinished_loads.exists()
 
 
 @pytest.mark.parametrize(

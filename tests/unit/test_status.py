@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -188,13 +189,16 @@ def test_the_file_is_the_old_one_whole_or_the_new_one_whole(
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_the_data_is_on_the_disk_before_the_name_is(tmp_path: Path, mocker: MockerFixture) -> None:
+def test_the_data_is_on_the_disk_before_the_name_is_and_the_name_in_the_end(
+    tmp_path: Path, mocker: MockerFixture
+) -> None:
     order: list[str] = []
     real_sync, real_replace = os.fsync, Path.replace
 
     def sync(descriptor: int) -> None:
-        assert os.fstat(descriptor).st_size > 0
-        order.append("fsync")
+        found = os.fstat(descriptor)
+        assert found.st_size > 0
+        order.append("fsync folder" if stat.S_ISDIR(found.st_mode) else "fsync")
         real_sync(descriptor)
 
     def rename(self: Path, target: Path) -> Path:
@@ -204,7 +208,7 @@ def test_the_data_is_on_the_disk_before_the_name_is(tmp_path: Path, mocker: Mock
     mocker.patch("os.fsync", sync)
     mocker.patch.object(Path, "replace", rename)
     write(RunRecord().to_json(), tmp_path / "status.json")
-    assert order == ["fsync", "rename"]
+    assert order == ["fsync", "rename", "fsync folder"]
 
 
 def test_a_disk_that_takes_no_status_is_told_once_and_the_run_goes_on(
