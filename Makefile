@@ -9,13 +9,13 @@ INSTALL := packaging/device/install-host-packages
 RECIPE := bitbake/meta-subscriber-overrides/recipes-support/compose-apps-early-start
 
 .PHONY: help demo shell boot timeline test check test-unit test-boot test-powercut \
-	test-suites fuzz bench bench-boot completions deb layer layer-check release version clean \
+	test-suites test-arm64 fuzz bench bench-boot completions deb layer layer-check release version clean \
 	device-packages boot-packages test-packages
 # Nothing here is worth running side by side, and only one may use apt at a time.
 .NOTPARALLEL:
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 16
 
 demo: ## the first boot of a device with preloaded apps
 shell: ## a root shell on such a device, the agent not yet started
@@ -23,11 +23,12 @@ demo shell: device-packages
 	@deb=$$(packaging/debian/build build) && \
 	PYTHONPATH=$(DEVICE) $(PYTHON) -m virtual_device $@ "$$deb"
 
-boot: device-packages boot-packages ## the first boot of a whole machine (DEFAULT_APPS="a b" REGISTERED=1 SUITE=)
+boot: device-packages boot-packages ## the first boot of a whole machine (DEFAULT_APPS="a b" REGISTERED=1 SUITE= ARCH=arm64)
 	@deb=$$(packaging/debian/build build) && \
 	PYTHONPATH=$(DEVICE) $(PYTHON) -m virtual_device boot "$$deb" \
 		$(if $(filter undefined,$(origin DEFAULT_APPS)),,--default-apps "$(DEFAULT_APPS)") \
-		$(if $(REGISTERED),--registered) $(if $(SUITE),--suite "$(SUITE)")
+		$(if $(REGISTERED),--registered) $(if $(SUITE),--suite "$(SUITE)") \
+		$(if $(ARCH),--arch "$(ARCH)")
 
 timeline: device-packages boot-packages ## draws such a boot into docs/timeline.svg
 	@deb=$$(packaging/debian/build build) && \
@@ -67,6 +68,11 @@ test-suites: device-packages boot-packages $(VENV)/made ## a boot of each Debian
 		set -- $$pair; MAKER_SUITE=$$1 ENGINE_SUITE=$$2 $(VENV)/bin/python -m pytest \
 			tests/engine/test_made_ahead.py || exit; \
 	done
+
+# It takes too long for CI.
+test-arm64: ARCH := arm64
+test-arm64: device-packages boot-packages $(VENV)/made ## boots of preloaded images for arm64, emulated
+	DEVICE_ARCH=$(ARCH) $(VENV)/bin/python -m pytest tests/preload_image/test_first_boot.py
 
 bench: device-packages $(VENV)/made ## the benchmarks
 	PYTHONPATH=$(DEVICE) $(VENV)/bin/python tests/bench/bench.py
@@ -117,7 +123,7 @@ device-packages:
 	@$(INSTALL) python3 mmdebstrap debhelper dh-python
 
 boot-packages:
-	@$(INSTALL) qemu-system-x86 qemu-utils e2fsprogs kmod
+	@$(INSTALL) qemu-system-x86 qemu-utils e2fsprogs kmod $(if $(ARCH),qemu-system-arm)
 
 # systemd-python comes as source only, hence all up to pkg-config.
 # systemd and mandoc check the units and the man page, lintian the packages that debhelper makes,

@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import Self
 
 from compose_apps_preload.trial import emulator
-from compose_apps_preload.trial.emulator import CONSOLE, Board, Disk, Emulator, EmulatorError
+from compose_apps_preload.trial.emulator import CONSOLE, Disk, Emulator, EmulatorError
 
-from virtual_device import cpio, scratch
+from virtual_device import scratch
 from virtual_device.kernel import Kernel
 
 _LINE = (
@@ -63,7 +63,7 @@ class Machine:
                 [sys.executable, "-m", "virtual_device.supervisor", str(self.folder), "cat"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                 pass_fds=[lock],
                 start_new_session=True,
             )
@@ -106,16 +106,14 @@ class Machine:
             argv = ["qemu-img", "create", "-q", "-f", "qcow2", *backing, str(disk)]
             subprocess.run(argv, check=True)
         files = {f"device{path}": text.encode() for path, text in (provide or {}).items()}
-        initrd = self._kernel.initrd.read_bytes()
-        # The kernel wants archives to begin at multiples of four.
-        (self.folder / "initrd").write_bytes(initrd + bytes(-len(initrd) % 4) + cpio.archive(files))
+        (self.folder / "initrd").write_bytes(self._kernel.initrd_with(files))
         self._start([], arguments, terminal=terminal)
 
     def _start(self, options: Sequence[str], arguments: Sequence[str], *, terminal: bool) -> None:
         (self.folder / "line.sock").unlink(missing_ok=True)
         words = " ".join([self._kernel.arguments, *arguments])
         self._emulator = Emulator(
-            Board.of("amd64"),
+            self._kernel.board,
             emulator.Kernel(self._kernel.image, Path("initrd"), words),
             [Disk(Path("disk.qcow2"), "qcow2")],
             self.folder,
