@@ -231,11 +231,21 @@ def empty_shortlist(firmware: Firmware) -> Flashed:
     return _first_boot(firmware, firmware.samples(*SAMPLES) | {_SHORTLIST: ""})
 
 
-def trouble(firmware: Firmware) -> Flashed:
-    """One app that hangs, one that crash-loops, one without its image, one good one."""
+def _never_running(firmware: Firmware) -> dict[str, str]:
+    """The files of two apps: one that crash-loops, one without its image."""
     worker = "hub.example.test/factory/worker"
     absent = f"hub.example.test/factory/absent@sha256:{'0' * 64}"
     crash = ["sh", "-c", "echo no cloud, giving up; exit 3"]
+    looping = {"image": worker, "command": crash, "restart": "always"}
+    return {
+        **firmware.app("crashes", {"services": {"main": looping}}),
+        **firmware.app("lacks-image", {"services": {"main": {"image": absent}}}),
+    }
+
+
+def trouble(firmware: Firmware) -> Flashed:
+    """One app that hangs, one that crash-loops, one without its image, one good one."""
+    worker = "hub.example.test/factory/worker"
     never_healthy = {"test": ["CMD", "false"], "interval": "1s", "start_period": "1h"}
     condition = {"database": {"condition": "service_healthy"}}
     provided = {
@@ -249,11 +259,7 @@ def trouble(firmware: Firmware) -> Flashed:
                 }
             },
         ),
-        **firmware.app(
-            "crashes",
-            {"services": {"main": {"image": worker, "command": crash, "restart": "always"}}},
-        ),
-        **firmware.app("lacks-image", {"services": {"main": {"image": absent}}}),
+        **_never_running(firmware),
         **ALWAYS_AKTUALIZR,
         **limits(engine=600, run=400),
     }
@@ -355,9 +361,24 @@ def offline_docker(firmware: Firmware, packages: Mapping[str, str]) -> OfflineDo
     return OfflineDocker(unregistered, reloaded, registered, paths, tuple(calls))
 
 
-def suite(firmware: Firmware) -> Flashed:
-    """A plain first boot, for a firmware of any suite."""
-    return _first_boot(firmware, firmware.samples(*SAMPLES) | ALWAYS_AKTUALIZR | SLOW_BOARD)
+@dataclass(frozen=True)
+class Suite:
+    """A first boot, and a second one with two more apps, which cannot run."""
+
+    first: Boot
+    second: Boot
+
+
+def suite(firmware: Firmware) -> Suite:
+    """For a firmware of any suite."""
+    more = _never_running(firmware) | limits(engine=600, app=90, run=400)
+    more[_SHORTLIST] = "shop, crashes, lacks-image\n"
+    with machine_with(firmware) as machine:
+        machine.boot(firmware.samples(*SAMPLES) | ALWAYS_AKTUALIZR | SLOW_BOARD)
+        first = look(machine)
+        machine.power_off()
+        machine.boot(more)
+        return Suite(first, look(machine))
 
 
 SCENARIOS: Mapping[str, Callable[[Firmware], object]] = {

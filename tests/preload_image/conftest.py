@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from preload_image import device_image
-from preload_image.examples import SHOP, Preloaded, app, layers, preload_well
+from preload_image.examples import ARCH, SHOP, Preloaded, app, layers, preload_well
 from preload_image.registry import Registry, configure_skopeo, serve
 from virtual_device import agent_layer, device_tree
 from virtual_device.cache import home as cache_home
@@ -40,8 +40,8 @@ def compose(registry: Registry) -> None:
 @pytest.fixture(scope="session")
 def plain(package: Path) -> Firmware:
     """A device with the agent of this checkout, and without apps and images."""
-    tree = device_tree()
-    its_kernel = kernel(tree)
+    tree = device_tree(architecture=ARCH)
+    its_kernel = kernel(tree.suite, tree.architecture)
     image = disk(agent_layer(tree, package), its_kernel, None)
     return Firmware(its_kernel, image, {})
 

@@ -13,6 +13,10 @@ from typing import Any
 import documents
 from preload.examples import PATHS
 from preload_image.registry import HOST, archive
+from virtual_device.architecture import OWN
+
+ARCH = os.environ.get("DEVICE_ARCH", OWN)
+"""The architecture of the devices whose images are booted."""
 
 
 def _link(name: str, target: str, kind: bytes) -> tarfile.TarInfo:

@@ -11,9 +11,10 @@ import pytest
 from boot.boots import Boot, assert_good, look
 from boot.scenarios import SLOW_BOARD, machine_with
 from preload_image.device_image import debugfs
-from preload_image.examples import app, layers, preload_well
+from preload_image.examples import ARCH, app, layers, preload_well
 from preload_image.registry import HOST, Registry, archive
 from virtual_device import device_tree
+from virtual_device.architecture import ARCHITECTURES
 from virtual_device.firmware import Firmware
 
 pytestmark = pytest.mark.timeout(1500)
@@ -68,9 +69,10 @@ class Preloaded:
 @pytest.fixture(scope="module")
 def sleepers(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Three apps of a busybox that really runs here."""
-    busybox = (device_tree().layers[-1] / "usr/bin/busybox").read_bytes()
-    amd64 = [*layers("amd64"), archive({"bin/busybox": busybox})]
-    registry.push_image("factory/sleep", {"arm64": layers("arm64"), "amd64": amd64})
+    busybox = (device_tree(architecture=ARCH).layers[-1] / "usr/bin/busybox").read_bytes()
+    images = {each: layers(each) for each in ARCHITECTURES}
+    images[ARCH].append(archive({"bin/busybox": busybox}))
+    registry.push_image("factory/sleep", images)
     top = tmp_path_factory.mktemp("sleepers")
     return {name: app(top / name, SERVICE) for name in ("one", "two", "three")}
 
@@ -94,7 +96,7 @@ def booted(
         words += {"store-alone": ["--no-docker-store"], "compose": ["--create"]}.get(way, [])
         made = scratch / "out.ext4"
         chosen = ("--factory-config", config, *target)
-        preload_well("image", plain.disk, *words, *chosen, "--arch", "amd64", "-o", made)
+        preload_well("image", plain.disk, *words, *chosen, "--arch", ARCH, "-o", made)
         bill = preload_well("verify", made, "--json")
         ahead = debugfs(made, 0, "ls -p /var/lib/docker/containers")
         with machine_with(Firmware(plain.kernel, made, {})) as machine:

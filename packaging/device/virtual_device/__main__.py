@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from virtual_device.architecture import ARCHITECTURES, OWN
 from virtual_device.boot import boot, timeline
 from virtual_device.demo import SHORTLIST, demo, shell
 from virtual_device.device import DeviceError
@@ -35,13 +36,18 @@ def main() -> int:
     command = commands.add_parser("boot", help="the first boot of a whole machine, under QEMU")
     command.add_argument("deb", type=Path, help="the agent's package")
     command.add_argument("--suite", default="trixie", choices=SUITES, help="which Debian")
+    command.add_argument("--arch", default=OWN, choices=ARCHITECTURES, help="for which processor")
     command.add_argument(
         "--default-apps", metavar="NAMES", default=" ".join(SHORTLIST), help="the shortlist"
     )
     command.add_argument("--registered", action="store_true", help="a device that is registered")
     command.set_defaults(
         run=lambda arguments: boot(
-            arguments.deb, arguments.suite, arguments.default_apps, registered=arguments.registered
+            arguments.deb,
+            arguments.suite,
+            arguments.arch,
+            arguments.default_apps,
+            registered=arguments.registered,
         )
     )
     command = commands.add_parser("timeline", help="draw the first boot of that machine")

@@ -5,16 +5,33 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+from virtual_device import installation
+from virtual_device.architecture import OWN
 from virtual_device.cache import cached
 from virtual_device.device import Device
+from virtual_device.kernel import kernel
 from virtual_device.tree import Tree
 
 
 def agent_layer(tree: Tree, deb: Path) -> Tree:
-    """Returns ``tree`` with the package file ``deb`` installed, offline, as one more layer.
+    """Returns ``tree`` with the package file ``deb`` installed, offline.
 
-    Raises DeviceError if dpkg fails, as it does if ``tree`` lacks a dependency.
+    It is one more layer, but for a tree of another architecture than this machine's, which is made
+    anew as a whole.
+
+    Raises DeviceError, or MachineError if it is emulated, if dpkg fails, as it does if ``tree``
+    lacks a dependency.
     """
+    digest = hashlib.sha256(deb.read_bytes()).hexdigest()
+    inputs = [tree.key, digest, Path(__file__).read_text()]
+    if tree.architecture != OWN:
+
+        def build_emulated(folder: Path) -> None:
+            its_kernel = kernel(tree.suite, tree.architecture)
+            installation.install(its_kernel, tree.layers[0], folder / "root", deb)
+
+        folder = cached(f"agent-{tree.name}", [*inputs, installation.KEY], build_emulated)
+        return replace(tree, layers=(folder / "root",))
 
     def build(folder: Path) -> None:
         with Device(tree) as device:
@@ -24,6 +41,5 @@ def agent_layer(tree: Tree, deb: Path) -> Tree:
             upper = device.folder / "upper"
             subprocess.run(["cp", "-a", upper, folder / "root"], check=True)
 
-    digest = hashlib.sha256(deb.read_bytes()).hexdigest()
-    folder = cached(f"agent-{tree.suite}", [tree.key, digest, Path(__file__).read_text()], build)
+    folder = cached(f"agent-{tree.name}", inputs, build)
     return replace(tree, layers=(folder / "root", *tree.layers))

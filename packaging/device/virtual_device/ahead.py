@@ -3,7 +3,6 @@
 import json
 import subprocess
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from compose_apps_preload.image import containers, docker_store
@@ -12,7 +11,7 @@ from virtual_device import samples
 from virtual_device.cache import cached
 from virtual_device.device import Device
 from virtual_device.samples import Preload
-from virtual_device.tree import Tree
+from virtual_device.tree import Tree, device_tree
 
 PARTS = (*docker_store.IMAGE_FOLDERS, *containers.FOLDERS)
 
@@ -20,10 +19,10 @@ PARTS = (*docker_store.IMAGE_FOLDERS, *containers.FOLDERS)
 def made(tree: Tree, store: Preload, apps: Mapping[str, Mapping[str, str]]) -> Preload:
     """Returns ``store`` with the containers of ``apps``, created and never started.
 
-    ``apps``: name to the files of its bundle. docker and compose are those of ``tree``. Raises
-    DeviceError.
+    ``apps``: name to the files of its bundle. docker and compose are those of the suite of
+    ``tree``, for this machine. Raises DeviceError.
     """
-    base = replace(tree, layers=tree.layers[-1:])  # whether the agent is in it makes no difference
+    base = device_tree(tree.suite)
 
     def build(folder: Path) -> None:
         with Device(base, preload=store.docker) as device:
@@ -39,5 +38,5 @@ def made(tree: Tree, store: Preload, apps: Mapping[str, Mapping[str, str]]) -> P
                 subprocess.run(argv, check=True)
 
     inputs = [base.key, str(store.docker), json.dumps(apps), Path(__file__).read_text()]
-    folder = cached(f"made-ahead-{tree.suite}", inputs, build)
+    folder = cached(f"made-ahead-{tree.name}", inputs, build)
     return Preload(folder / "docker", store.references)

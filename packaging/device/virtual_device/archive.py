@@ -6,11 +6,12 @@ import subprocess
 from pathlib import Path
 
 from virtual_device import mirror
+from virtual_device.architecture import OWN
 from virtual_device.cache import cached
 
 
-def unpacked(suite: str, package: str, dependencies: str = "$^") -> Path:
-    """Returns a folder with the files of ``package`` from ``suite``.
+def unpacked(suite: str, package: str, dependencies: str = "$^", architecture: str = OWN) -> Path:
+    """Returns a folder with the files of ``package`` from ``suite``, for ``architecture``.
 
     It also has the files of those dependencies whose names match the regular expression
     ``dependencies``; by default none.
@@ -21,7 +22,7 @@ def unpacked(suite: str, package: str, dependencies: str = "$^") -> Path:
 
     def build(folder: Path) -> None:
         apt = folder / "apt"
-        options = mirror.apt_options(suite, apt)
+        options = mirror.apt_options(suite, apt, architecture)
         subprocess.run(["apt-get", "-qq", *options, "update"], check=True)
         listed = subprocess.run(
             ["apt-cache", *options, "depends", "--recurse", "--important", package],
@@ -38,4 +39,4 @@ def unpacked(suite: str, package: str, dependencies: str = "$^") -> Path:
         shutil.rmtree(apt)
 
     inputs = [dependencies, Path(__file__).read_text()]
-    return cached(f"package-{suite}-{package}", inputs, build) / "unpacked"
+    return cached(f"package-{suite}-{architecture}-{package}", inputs, build) / "unpacked"

@@ -8,17 +8,17 @@ from virtual_device.firmware import Firmware, firmware
 from virtual_device.machine import Machine, MachineError
 
 _QUIET = ("loglevel=3", "systemd.show_status=yes")
-_UNITS = ("agent-lines.service", "console.service")
+_UNITS = ("agent-lines", "console")
 
 
-def boot(deb: Path, suite: str, default_apps: str, *, registered: bool) -> int:
+def boot(deb: Path, suite: str, architecture: str, default_apps: str, *, registered: bool) -> int:
     """Boots a freshly flashed machine on this terminal; returns 0 when it is switched off.
 
     ``default_apps``: the content of the shortlist. Raises MachineError without a terminal.
     """
     if not sys.stdin.isatty():
         raise MachineError("boot needs a terminal")
-    flashed = firmware(deb, suite)
+    flashed = firmware(deb, suite, architecture)
     provide = _provided(flashed, default_apps)
     if registered:
         provide["/var/sota/sota.toml"] = ""
@@ -30,7 +30,8 @@ def boot(deb: Path, suite: str, default_apps: str, *, registered: bool) -> int:
         flush=True,
     )
     with Machine(flashed.kernel, flashed.disk) as machine:
-        wants = [f"systemd.wants={unit}" for unit in _UNITS]
+        console = flashed.kernel.board.console
+        wants = [f"systemd.wants={unit}@{console}.service" for unit in _UNITS]
         machine.boot(provide, *_QUIET, *wants, terminal=True)
         machine.wait()
     return 0

@@ -148,7 +148,7 @@ class Device:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             pass_fds=[lock],
             start_new_session=True,
         )

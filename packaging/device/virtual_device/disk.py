@@ -27,7 +27,6 @@ _MASKED = (
     "getty-static.service",
     "getty@tty1.service",
     "hwclock.service",
-    "serial-getty@ttyS0.service",
     "systemd-binfmt.service",
     "systemd-pcrlock-make-policy.service",
     "systemd-timesyncd.service",
@@ -70,7 +69,7 @@ def disk(tree: Tree, kernel: Kernel, preload: Preload | None) -> Path:
 
     texts = [path.read_text() for path in sorted(STAND_INS.rglob("*")) if path.is_file()]
     inputs = [tree.key, str(kernel.modules), docker, Path(__file__).read_text()]
-    kind = f"disk-{tree.suite}" if preload else f"empty-disk-{tree.suite}"
+    kind = f"disk-{tree.name}" if preload else f"empty-disk-{tree.name}"
     if preload and (preload.docker / "containers").is_dir():
         kind = f"made-ahead-{kind}"
     return cached(kind, [*inputs, *texts], build) / "disk.img"
@@ -86,7 +85,7 @@ def _fill(layer: Path, kernel: Kernel) -> None:
                 wants = units / f"{line.removeprefix('WantedBy=')}.wants"
                 wants.mkdir(exist_ok=True)
                 (wants / unit.name).symlink_to(Path("/etc/systemd/system") / unit.name)
-    for unit_name in _MASKED:
+    for unit_name in (*_MASKED, f"serial-getty@{kernel.board.console}.service"):
         (units / unit_name).symlink_to("/dev/null")
     programs = layer / "usr/libexec/stand-ins"
     programs.mkdir(parents=True)

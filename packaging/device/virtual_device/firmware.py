@@ -7,6 +7,7 @@ from pathlib import Path
 from virtual_device import samples
 from virtual_device.agent import agent_layer
 from virtual_device.ahead import made
+from virtual_device.architecture import OWN
 from virtual_device.disk import disk
 from virtual_device.kernel import Kernel, kernel
 from virtual_device.tree import device_tree
@@ -40,22 +41,26 @@ def _placed(name: str, files: Mapping[str, str]) -> dict[str, str]:
 
 
 def firmware(
-    deb: Path, suite: str = "trixie", ahead: Mapping[str, str | Mapping[str, object]] | None = None
+    deb: Path,
+    suite: str = "trixie",
+    architecture: str = OWN,
+    ahead: Mapping[str, str | Mapping[str, object]] | None = None,
 ) -> Firmware:
-    """Returns the firmware of ``suite`` with the agent's package ``deb``.
+    """Returns the firmware of ``suite`` for ``architecture`` with the agent's package ``deb``.
 
     ``ahead``: the apps whose containers are created ahead, name to compose file as for
     :meth:`Firmware.app`.
 
-    Takes about 40 s unless it is cached. Raises the errors of its parts: TreeError,
-    DeviceError, LookupError, subprocess.CalledProcessError.
+    Takes about 40 s unless it is cached, for an emulated architecture some minutes. Raises the
+    errors of its parts: TreeError, DeviceError, MachineError, LookupError,
+    subprocess.CalledProcessError.
     """
-    tree = device_tree(suite)
+    tree = device_tree(suite, architecture)
     preload = samples.preload(tree)
     if ahead:
         texts = {name: samples.publish(text, preload.references) for name, text in ahead.items()}
         apps = {name: {"docker-compose.yml": text} for name, text in texts.items()}
         preload = made(tree, preload, apps)
-    the_kernel = kernel(tree)
+    the_kernel = kernel(suite, architecture)
     the_disk = disk(agent_layer(tree, deb), the_kernel, preload)
     return Firmware(the_kernel, the_disk, preload.references)

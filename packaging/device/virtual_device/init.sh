@@ -10,6 +10,7 @@ read -r line </proc/cmdline
 for word in $line; do
     case $word in
     root=*) disk=${word#root=} ;;
+    init=*) init=${word#init=} ;;
     esac
 done
 while [ ! -b "$disk" ]; do
@@ -19,4 +20,4 @@ mount -t ext4 "$disk" /root || exit 1 # the kernel panics, and the machine ends
 cp -r /device/. /root/ # unlike -a, leaves the modes of folders alone
 rm -f /root/.keep
 sync # flashed is flashed, whenever the power is cut
-exec switch_root /root /sbin/init
+exec switch_root /root "${init:-/sbin/init}"

@@ -3,20 +3,25 @@
 import lzma
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from compose_apps_preload.trial.emulator import Board
+
 from virtual_device import cpio
+from virtual_device.architecture import OWN
 from virtual_device.archive import unpacked
 from virtual_device.cache import cached
-from virtual_device.tree import Tree
 
-_PACKAGE = "linux-image-cloud-amd64"
-_PARTS = r"linux-(base|binary|image|modules)-\d.*-cloud-amd64"  # newer suites have it in parts
+_PACKAGE = "linux-image-cloud-"
+_PARTS = r"linux-(base|binary|image|modules)-\d.*-cloud-"  # newer suites have it in parts
 # The modules for the disk and for the connection to the owner, if they are modules at all.
 _NEEDED = ("virtio_pci", "virtio_blk", "virtio_console", "ext4")
 _ARGUMENTS = (
-    *("root=/dev/vda", "console=ttyS0", "panic=-1", "mitigations=off"),
+    *("root=/dev/vda", "panic=-1", "mitigations=off"),
+    # On a busy host, an emulated timer is so late that the kernel takes it for broken, and panics.
+    "no_timer_check",
     # LmP has none; and where the parser is not installed, docker 20.10 starts no container.
     "apparmor=0",
     # Of no use to a device, and slow to load.
@@ -27,23 +32,40 @@ _APPLETS = ("sh", "mount", "insmod", "cp", "rm", "sleep", "switch_root", "sync")
 
 @dataclass(frozen=True)
 class Kernel:
-    """``image`` and ``initrd`` are files for a boot loader, ``modules`` is for /usr/lib/modules.
-
-    ``arguments`` are its command line.
-    """
+    """``image`` and ``initrd`` are files for a boot loader, ``modules`` is for /usr/lib/modules."""
 
     image: Path
     initrd: Path
     modules: Path
-    arguments: str = " ".join(_ARGUMENTS)
+    architecture: str = OWN
+
+    @property
+    def board(self) -> Board:
+        """The board that it runs on."""
+        return Board.of(self.architecture)
+
+    @property
+    def arguments(self) -> str:
+        """Its command line."""
+        return " ".join([*_ARGUMENTS, f"console={self.board.console}"])
+
+    def initrd_with(self, files: Mapping[str, bytes]) -> bytes:
+        """Returns the content of ``initrd`` with more ``files``, path to content.
+
+        Those in ``device/`` are put onto the disk before the first process on it starts.
+        """
+        initrd = self.initrd.read_bytes()
+        # The kernel wants archives to begin at multiples of four.
+        return initrd + bytes(-len(initrd) % 4) + cpio.archive(files)
 
 
-def kernel(tree: Tree) -> Kernel:
-    """Returns Debian's kernel for virtual machines of the suite that ``tree`` is made of.
+def kernel(suite: str, architecture: str = OWN) -> Kernel:
+    """Returns the kernel of ``suite`` for virtual machines of ``architecture``.
 
     Raises subprocess.CalledProcessError if it cannot be fetched.
     """
-    package = unpacked(tree.suite, _PACKAGE, _PARTS)
+    package = unpacked(suite, f"{_PACKAGE}{architecture}", f"{_PARTS}{architecture}", architecture)
+    busybox = unpacked(suite, "busybox-static", architecture=architecture)
 
     def build(folder: Path) -> None:
         (source,) = package.glob("**/lib/modules/*")
@@ -60,13 +82,14 @@ def kernel(tree: Tree) -> Kernel:
             file.with_suffix("").write_bytes(lzma.decompress(file.read_bytes()))
             file.unlink()
         subprocess.run(["depmod", "--basedir", folder / "root", version], check=True)
-        busybox = (tree.layers[-1] / "usr/bin/busybox").read_bytes()
-        (folder / "initrd").write_bytes(_initrd(busybox, folder / "root", version))
+        (program,) = busybox.glob("**/bin/busybox")
+        (folder / "initrd").write_bytes(_initrd(program.read_bytes(), folder / "root", version))
 
     script = Path(__file__).with_name("init.sh").read_text()
-    inputs = [package.parent.name, tree.key, Path(__file__).read_text(), script]
-    folder = cached(f"kernel-{tree.suite}", inputs, build)
-    return Kernel(folder / "vmlinuz", folder / "initrd", folder / "root/usr/lib/modules")
+    inputs = [package.parent.name, busybox.parent.name, Path(__file__).read_text(), script]
+    folder = cached(f"kernel-{suite}-{architecture}", inputs, build)
+    modules = folder / "root/usr/lib/modules"
+    return Kernel(folder / "vmlinuz", folder / "initrd", modules, architecture)
 
 
 def _initrd(busybox: bytes, root: Path, version: str) -> bytes:

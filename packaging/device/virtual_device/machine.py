@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import Self
 
 from compose_apps_preload.trial import emulator
-from compose_apps_preload.trial.emulator import CONSOLE, Board, Disk, Emulator, EmulatorError
+from compose_apps_preload.trial.emulator import CONSOLE, Disk, Emulator, EmulatorError
 
-from virtual_device import cpio, scratch
+from virtual_device import scratch
 from virtual_device.kernel import Kernel
 
 _LINE = (
@@ -84,7 +84,7 @@ class Machine:
                 [sys.executable, "-m", "virtual_device.supervisor", str(self.folder), "cat"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
                 pass_fds=[lock],
                 start_new_session=True,
             )
@@ -135,13 +135,11 @@ class Machine:
             f"device{path}": content.encode() if isinstance(content, str) else content
             for path, content in (provide or {}).items()
         }
-        initrd = self._kernel.initrd.read_bytes()
-        # The kernel wants archives to begin at multiples of four.
-        (self.folder / "initrd").write_bytes(initrd + bytes(-len(initrd) % 4) + cpio.archive(files))
+        (self.folder / "initrd").write_bytes(self._kernel.initrd_with(files))
         (self.folder / "line.sock").unlink(missing_ok=True)
         disk = Path(file.name)
         self._emulator = Emulator(
-            Board.of("amd64"),
+            self._kernel.board,
             emulator.Kernel(
                 self._kernel.image, Path("initrd"), " ".join([self._kernel.arguments, *arguments])
             ),

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from virtual_device.architecture import OWN
+
 # Third parties use Debian's suite names, too; only Debian has these and a "main".
 _POCKETS = ("", "-updates", "-security")
 APT_OPTIONS = {
@@ -72,15 +74,18 @@ def _exchanged(stanza: dict[str, str], own: str, suite: str) -> str | None:
     return text
 
 
-def apt_options(suite: str, folder: Path) -> list[str]:
+def apt_options(suite: str, folder: Path, architecture: str = OWN) -> list[str]:
     """Returns options that make this machine's apt work on ``suite`` with all files in ``folder``.
 
-    ``folder`` is created. Raises LookupError like :func:`sources`.
+    ``architecture``: that of the packages. ``folder`` is created. Raises LookupError like
+    :func:`sources`.
     """
     for name in ("sources.d", "state/lists/partial", "cache/archives/partial"):
         (folder / name).mkdir(parents=True)
     (folder / "sources.d/debian.sources").write_text(sources(suite))
     values = {
+        "APT::Architecture": architecture,
+        "APT::Architectures": architecture,
         "Dir::Etc::SourceList": "/dev/null",
         "Dir::Etc::SourceParts": folder / "sources.d",
         "Dir::State": folder / "state",

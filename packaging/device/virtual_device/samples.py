@@ -11,12 +11,12 @@ import re
 import subprocess
 import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from virtual_device.cache import cached
 from virtual_device.device import Device
-from virtual_device.tree import Tree
+from virtual_device.tree import Tree, device_tree
 
 HOST = "hub.example.test"
 APPS = Path(__file__).parents[1] / "apps"
@@ -41,18 +41,24 @@ class Preload:
 
 
 def preload(tree: Tree) -> Preload:
-    """Returns the sample images as the dockerd of ``tree`` stores them. Raises DeviceError."""
-    base = replace(tree, layers=tree.layers[-1:])  # it does not matter whether the agent is in it
+    """Returns the sample images for ``tree``, as the dockerd of its suite stores them.
+
+    This machine's: dockerd stores images of any architecture. Raises DeviceError.
+    """
+    base = device_tree(tree.suite)
+    # Not of the tree, which may have the agent in it: that makes no difference.
+    busybox = device_tree(tree.suite, tree.architecture).layers[-1] / "usr/bin/busybox"
 
     def build(folder: Path) -> None:
-        references = _pulled(base, folder / "docker")
+        references = _pulled(base, busybox, tree.architecture, folder / "docker")
         (folder / "references.json").write_text(json.dumps(references))
 
-    folder = cached(f"samples-{tree.suite}", [base.key, Path(__file__).read_text()], build)
+    inputs = [base.key, str(busybox), Path(__file__).read_text()]
+    folder = cached(f"samples-{tree.name}", inputs, build)
     return Preload(folder / "docker", json.loads((folder / "references.json").read_text()))
 
 
-def _pulled(tree: Tree, target: Path) -> dict[str, str]:
+def _pulled(tree: Tree, busybox: Path, architecture: str, target: Path) -> dict[str, str]:
     references = {}
     with Device(tree, tools=True) as device:
         device.path("/etc/registry.yml").write_text(
@@ -63,12 +69,14 @@ def _pulled(tree: Tree, target: Path) -> dict[str, str]:
             hosts.write(f"127.0.0.1 {HOST}\n")
         with (device.folder / "registry.log").open("w") as log:
             device.popen(["docker-registry", "serve", "/etc/registry.yml"], stdout=log, stderr=log)
-        device.path("/tmp/busybox.tar").write_bytes(_busybox(tree.layers[-1]))
+        runnable = tree.layers[-1] / "usr/bin/busybox"
+        device.path("/tmp/busybox.tar").write_bytes(_busybox(busybox, runnable))
         device.start_dockerd(f"--insecure-registry={HOST}")
         for repository, command in IMAGES.items():
             name = f"{HOST}/{repository}:1"
             change = f"--change=CMD {json.dumps(command)}"
-            device.run(["docker", "import", change, "/tmp/busybox.tar", name])
+            platform = f"--platform=linux/{architecture}"
+            device.run(["docker", "import", platform, change, "/tmp/busybox.tar", name])
             device.run(["docker", "push", "--quiet", name])
             digest = device.run(["docker", "inspect", "--format={{index .RepoDigests 0}}", name])
             references[repository] = digest.stdout.strip()
@@ -84,10 +92,12 @@ def _pulled(tree: Tree, target: Path) -> dict[str, str]:
     return references
 
 
-def _busybox(root: Path) -> bytes:
-    """Returns an archive of a root file system: the static busybox and a link for each applet."""
-    busybox = root / "usr/bin/busybox"
-    applets = subprocess.run([busybox, "--list"], check=True, capture_output=True, text=True)
+def _busybox(busybox: Path, runnable: Path) -> bytes:
+    """Returns an archive of a root file system: the static busybox and a link for each applet.
+
+    ``runnable``: the same busybox for this machine, which lists the applets.
+    """
+    applets = subprocess.run([runnable, "--list"], check=True, capture_output=True, text=True)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         archive.add(busybox, "bin/busybox")

@@ -1,14 +1,15 @@
 """The device's root file system: Debian with systemd, dockerd, compose and the agent's Python."""
 
-import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from virtual_device import mirror
+from virtual_device import installation, mirror
+from virtual_device.architecture import OWN
 from virtual_device.archive import unpacked
 from virtual_device.cache import cached
+from virtual_device.kernel import kernel
 
 SUITES = ("bookworm", "trixie", "forky")
 PACKAGES = (
@@ -47,57 +48,82 @@ class TreeError(Exception):
 class Tree:
     """A root file system as layers, the topmost first, and its key in the cache.
 
-    ``tools`` is a layer that is not part of the device: the registry for pulling the samples.
+    ``tools`` is a layer that is not part of the device: the registry for pulling the samples. It
+    runs on this machine, whatever the architecture of the device.
     """
 
     suite: str
+    architecture: str
     layers: tuple[Path, ...]
     tools: Path
+
+    @property
+    def name(self) -> str:
+        """Suite and architecture, for the names of folders in the cache."""
+        return f"{self.suite}-{self.architecture}"
 
     @property
     def key(self) -> str:
         return " ".join(layer.parent.name for layer in self.layers)
 
 
-def device_tree(suite: str = "trixie") -> Tree:
-    """Returns the device's tree made of ``suite``, one of :data:`SUITES`.
+def device_tree(suite: str = "trixie", architecture: str = OWN) -> Tree:
+    """Returns the device's tree made of ``suite``, one of :data:`SUITES`, for ``architecture``.
 
-    Takes about half a minute unless it is cached.
+    Takes about half a minute unless it is cached; for another architecture than this machine's,
+    some minutes.
 
-    Raises TreeError with mmdebstrap's output, LookupError on a host that is not Debian.
+    Raises TreeError with mmdebstrap's output, MachineError with dpkg's if that is emulated,
+    LookupError on a host that is not Debian.
     """
 
     def build(folder: Path) -> None:
-        _debootstrap(suite, folder)
+        root = folder / "root"
+        sources = folder / "debian.sources"
+        sources.write_text(mirror.sources(suite))
+        packages = set(PACKAGES)
+        if suite in _WITHOUT_COMPOSE_2:
+            packages -= {"docker-cli", "docker-compose"}
+        include = f"--include={','.join(sorted(packages))}"
+        if architecture == OWN:
+            _debootstrap("--variant=minbase", include, suite, str(root), str(sources))
+        else:
+            extracted = folder / "extracted"
+            # What minbase has, unpacked alone, with the packages in apt's cache.
+            _debootstrap(
+                *("--variant=extract", "--include=?essential", "--include=?priority(required)"),
+                *(include, f"--architectures={architecture}", "--skip=cleanup/apt/cache"),
+                *(suite, str(extracted), str(sources)),
+            )
+            for pattern in _LEFT_OUT:
+                shutil.rmtree(extracted / pattern.strip("/*"))
+            installation.install(kernel(suite, architecture), extracted, root)
+            shutil.rmtree(extracted)
+        if suite in _WITHOUT_COMPOSE_2:
+            compose = unpacked(_COMPOSE_2_SUITE, "docker-compose", architecture=architecture)
+            (root / _COMPOSE_2).parent.mkdir(parents=True)
+            shutil.copy(compose / _COMPOSE_2, root / _COMPOSE_2)
+        # Only the program: a /lib in this layer would hide the tree's own.
+        (folder / "tools/usr/bin").mkdir(parents=True)
+        registry = unpacked(suite, "docker-registry") / "usr/bin/docker-registry"
+        shutil.copy(registry, folder / "tools/usr/bin")
 
-    folder = cached(f"tree-{suite}", [suite, Path(__file__).read_text()], build)
-    return Tree(suite, layers=(folder / "root",), tools=folder / "tools")
+    inputs = [suite, Path(__file__).read_text()]
+    if architecture != OWN:
+        inputs.append(installation.KEY)
+    folder = cached(f"tree-{suite}-{architecture}", inputs, build)
+    return Tree(suite, architecture, layers=(folder / "root",), tools=folder / "tools")
 
 
-def _debootstrap(suite: str, folder: Path) -> None:
-    sources = folder / "debian.sources"
-    sources.write_text(mirror.sources(suite))
-    tools = folder / "tools"
-    download = folder / "download"
-    download.mkdir()
-    # The hook runs on the host, with an apt that works on the new tree.
-    registry = (
-        f"cd {shlex.quote(str(download))} && "
-        'APT_CONFIG="$MMDEBSTRAP_APT_CONFIG" apt-get -qq download docker-registry'
-    )
-    packages = set(PACKAGES)
-    if suite in _WITHOUT_COMPOSE_2:
-        packages -= {"docker-cli", "docker-compose"}
+def _debootstrap(*words: str) -> None:
     argv = [
         # mmdebstrap's mounts and processes end with this process, however it ends.
         *("setpriv", "--pdeathsig", "KILL"),
         *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
-        *("mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory"),
-        f"--include={','.join(sorted(packages))}",
+        *("mmdebstrap", "--mode=root", "--format=directory"),
         *(f"--aptopt={key} {value}" for key, value in mirror.APT_OPTIONS.items()),
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
-        f"--customize-hook={registry}",
-        *(suite, str(folder / "root"), str(sources)),
+        *words,
     ]
     made = subprocess.run(
         argv,
@@ -108,13 +134,5 @@ def _debootstrap(suite: str, folder: Path) -> None:
         check=False,
     )
     if made.returncode:
-        raise TreeError(f"mmdebstrap cannot make {suite}:\n{made.stdout[-_ENOUGH:].strip()}")
-    if suite in _WITHOUT_COMPOSE_2:
-        plugin = folder / "root" / _COMPOSE_2
-        plugin.parent.mkdir(parents=True)
-        shutil.copy(unpacked(_COMPOSE_2_SUITE, "docker-compose") / _COMPOSE_2, plugin)
-    for package in download.glob("*.deb"):
-        subprocess.run(["dpkg-deb", "--extract", package, folder / "unpacked"], check=True)
-    # Only the program: a /lib in this layer would hide the tree's own.
-    (tools / "usr/bin").mkdir(parents=True)
-    (folder / "unpacked/usr/bin/docker-registry").rename(tools / "usr/bin/docker-registry")
+        said = made.stdout[-_ENOUGH:].strip()
+        raise TreeError(f"mmdebstrap cannot make {' '.join(words)}:\n{said}")
