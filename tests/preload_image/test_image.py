@@ -103,6 +103,30 @@ def test_dockers_files_keep_owners_links_attributes_and_whiteouts(
     assert "Type: character special" in said("stat", f"{second}/etc/hidden")
 
 
+def test_a_second_run_takes_the_very_same_store_of_docker_from_the_cache(
+    preloaded: Preloaded, tmp_path: Path, shop: Path, telemetry: Path
+) -> None:
+    source = device_image.ext4(tmp_path / "in.ext4", ostree=False)
+    words = ("--app", telemetry, "--app", shop, "--arch", "arm64", "-o", tmp_path / "out.ext4")
+    told = preload_well("image", source, *words).stderr
+    assert "taking docker's store from the cache" in told
+    assert "docker pull" not in told
+    first = _store(preloaded.flashed, ROOT_START, OSTREE_VAR)
+    assert _store(tmp_path / "out.ext4", 0, "/var") == first
+
+
+def _store(image: Path, start: int, var: str) -> str:
+    """The digest of docker's store with all metadata of its files, as a device mounts it."""
+    script = (
+        'mount -o "loop,ro,noload,offset=$2" "$1" /mnt && cd "/mnt$3/lib/docker" && '
+        'stat --format "%a %u %g" . && '
+        "tar --sort=name --acls --xattrs --xattrs-include=* --format=posix "
+        "--pax-option=delete=atime,delete=ctime --create image overlay2 | sha256sum"
+    )
+    argv = ["unshare", "--mount", "sh", "-ec", script, "sh", str(image), str(start), var]
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+
 def _layers(folders: Path, docker: str) -> tuple[str, str]:
     """The folders of the first and the second layer of the web image, as the device has them."""
     second = next(each.parents[2].name for each in folders.glob("*/diff/etc/second"))

@@ -1,5 +1,6 @@
 """What `image` refuses, and that it leaves nothing behind however it ends."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -264,6 +265,11 @@ def test_an_image_whose_layers_are_not_what_its_config_says_is_refused(
     said = refused(source, "--app", folder)
     assert "the new image is broken" in said
     assert "does not decompress to sha256:" in said
+    # With docker's store, dockerd finds it.
+    words = ("--app", folder, "--arch", "arm64", "-o", source.with_name("out.ext4"))
+    ended = preload("image", source, *words)
+    assert ended.status == 1
+    assert "layers from manifest don't match image configuration" in ended.stderr
 
 
 def test_missing_programs_are_told_before_anything_is_fetched(
@@ -325,6 +331,30 @@ def test_an_interrupted_run_leaves_nothing_behind(
 ) -> None:
     status = interrupted(source, shop, number, moment)
     assert status == 130
+
+
+def test_an_interrupted_run_ends_the_dockerd_that_comes_up_while_it_fetches(
+    source: Path, shop: Path
+) -> None:
+    words = ("--app", shop, "--arch", "arm64", "-o", source.with_name("out.ext4"))
+    argv, environment = arguments("image", source, *words)
+    with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert any(line.startswith("copying") for line in process.stderr)
+        assert dockerds(source.parent)
+        process.send_signal(signal.SIGTERM)
+        assert "Traceback" not in process.stderr.read()
+    assert process.returncode == 130
+    assert not dockerds(source.parent)
+
+
+def dockerds(folder: Path) -> list[str]:
+    """The command lines that run a dockerd in `folder`."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            found.append(file.read_text(errors="replace"))
+    return [line for line in found if "dockerd" in line and str(folder) in line]
 
 
 def test_a_killed_run_leaves_no_output(tmp_path: Path, shop: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 import pytest
 from compose_apps_preload.errors import PreloadError
@@ -137,11 +138,41 @@ def test_the_cache_is_bound_and_can_be_emptied(
     with cache.locked():
         for number in range(5):
             cache.write(bytes([number]) * 40)
-    assert cache.size == (2, 80)
+    assert cache.size == (2, 0, 80)
     with cache.locked():
         assert not cache.clear()
     assert cache.clear()
-    assert cache.size == (0, 0)
+    assert cache.size == (0, 0, 0)
+
+
+def test_a_damaged_or_unfinished_store_of_docker_is_not_taken_from_the_cache(
+    tmp_path: Path,
+) -> None:
+    cache = Cache(tmp_path / "cache")
+    with cache.locked():
+        with pytest.raises(RuntimeError):
+            interrupted(cache)
+        assert cache.archive("key") is None
+        with cache.keeping("key") as archive:
+            archive.write(b"whole")
+        with open_archive(cache, "key") as archive:
+            assert archive.read() == b"whole"
+        (kept,) = cache.stores.iterdir()
+        kept.write_bytes(b"whale")
+        assert cache.archive("key") is None
+    assert [each for each in cache.folder.rglob("*") if each.is_file()] == []
+
+
+def interrupted(cache: Cache) -> None:
+    with cache.keeping("key") as archive:
+        archive.write(b"half")
+        raise RuntimeError
+
+
+def open_archive(cache: Cache, key: str) -> IO[bytes]:
+    found = cache.archive(key)
+    assert found
+    return found
 
 
 def test_the_command_shows_and_empties_the_cache(tmp_path: Path, shop: Path) -> None:
@@ -151,4 +182,4 @@ def test_the_command_shows_and_empties_the_cache(tmp_path: Path, shop: Path) -> 
     shown = preload_well("cache").stdout
     assert "compose-apps-preload: " in shown
     assert " 0 blobs" not in shown
-    assert ": 0 blobs, 0.0 MB" in preload_well("cache", "--clear").stdout
+    assert ": 0 blobs, 0 docker stores, 0.0 MB" in preload_well("cache", "--clear").stdout

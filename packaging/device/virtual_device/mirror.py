@@ -21,8 +21,13 @@ def sources(suite: str, etc: Path = Path("/etc")) -> str:
 
     Raises LookupError if this machine has no Debian sources, as on another distribution.
     """
-    match = re.search(r"^VERSION_CODENAME=(\S+)", (etc / "os-release").read_text(), re.MULTILINE)
-    own = match.group(1) if match else "stable"
+    system = (etc / "os-release").read_text()
+    release = dict(re.findall(r'^(\w+)="?([^"\n]*)', system, re.MULTILINE))
+    if release.get("ID") != "debian":
+        # The mirrors of others, such as Ubuntu's, do not have Debian's suites.
+        name = release.get("NAME", "another system")
+        raise LookupError(f"this machine runs {name}, but this needs a Debian machine")
+    own = release.get("VERSION_CODENAME", "stable")
     stanzas = []
     for path in [etc / "apt/sources.list", *sorted((etc / "apt/sources.list.d").glob("*"))]:
         if path.suffix == ".sources":

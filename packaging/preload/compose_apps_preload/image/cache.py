@@ -1,4 +1,7 @@
-"""The cache of registry blobs in `~/.cache`, which has a maximum size, and the command `cache`."""
+"""The cache in `~/.cache`: blobs of registries, and docker's stores; and the command `cache`.
+
+It has a maximum size.
+"""
 
 import argparse
 import contextlib
@@ -10,13 +13,14 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from .. import command
 from . import privilege
 from .progress import megabytes
 
 MAX_BYTES = 20_000_000_000
-"""The maximum size in bytes. Beyond it, the least recently used blobs are removed."""
+"""The maximum size in bytes. Beyond it, the least recently used files are removed."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,15 @@ class Blob:
 
 
 class Cache:
-    """A cache in `folder`, where each blob is a file `blobs/sha256/<hex>`."""
+    """A cache in `folder`, where each blob is a file `blobs/sha256/<hex>`.
+
+    An archive of docker's store is a file `stores/<key>-<its own sha256>`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.blobs = folder / "blobs"
+        self.stores = folder / "stores"
 
     @classmethod
     def of_user(cls) -> "Cache":
@@ -42,8 +50,9 @@ class Cache:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs from removing blobs during the block, and prune the cache after it."""
+        """Keep other runs from removing files during the block, and prune the cache after it."""
         (self.blobs / "sha256").mkdir(parents=True, exist_ok=True)
+        self.stores.mkdir(exist_ok=True)
         descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -121,14 +130,41 @@ class Cache:
             partial.replace(target)
         return True
 
+    @contextlib.contextmanager
+    def keeping(self, key: str) -> Iterator[IO[bytes]]:
+        """Yield a file, which is kept as the archive `key` if the block succeeds."""
+        with tempfile.NamedTemporaryFile(dir=self.blobs, delete=False) as stream:
+            partial = Path(stream.name)
+            try:
+                yield stream
+                stream.seek(0)
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+                partial.chmod(0o644)
+                partial.replace(self.stores / f"{key}-{digest}")
+            finally:
+                partial.unlink(missing_ok=True)
+
+    def archive(self, key: str) -> IO[bytes] | None:
+        """Open the archive `key`; None if it is missing. A damaged one is removed."""
+        for file in self.stores.glob(f"{key}-*"):
+            stream = file.open("rb")
+            if file.name == f"{key}-{hashlib.file_digest(stream, 'sha256').hexdigest()}":
+                os.utime(file)
+                stream.seek(0)
+                return stream
+            stream.close()
+            file.unlink(missing_ok=True)
+        return None
+
     @property
-    def size(self) -> tuple[int, int]:
-        """The number of blobs, and their total size in bytes."""
-        sizes = [size for _, size, _ in self._files()]
-        return len(sizes), sum(sizes)
+    def size(self) -> tuple[int, int, int]:
+        """The number of blobs, the number of docker's stores, and their total size in bytes."""
+        files = list(self._files())
+        stores = sum(file.parent == self.stores for _, _, file in files)
+        return len(files) - stores, stores, sum(size for _, size, _ in files)
 
     def clear(self) -> bool:
-        """Remove all blobs; return False if another run uses the cache."""
+        """Remove all files; return False if another run uses the cache."""
         if not self.folder.is_dir():
             return True
         descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -138,7 +174,7 @@ class Cache:
             os.close(descriptor)
 
     def _prune(self, descriptor: int, limit: int) -> bool:
-        """Remove the least recently used blobs until at most `limit` bytes are left."""
+        """Remove the least recently used files until at most `limit` bytes are left."""
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -157,7 +193,7 @@ class Cache:
         return True
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
-        for file in (self.blobs / "sha256").glob("*"):
+        for file in (*(self.blobs / "sha256").glob("*"), *self.stores.glob("*")):
             with contextlib.suppress(FileNotFoundError):
                 found = file.stat()
                 yield found.st_mtime, found.st_size, file
@@ -167,8 +203,9 @@ def add_command(commands: command.Subparsers) -> None:
     """Add `cache` to the command line."""
     parser = commands.add_parser(
         "cache",
-        help="show or empty the cache of downloads",
-        description="Show the size of the cache for downloads from registries, or empty it.",
+        help="show or empty the cache",
+        description="Show the size of the cache, or empty it. It holds downloads from registries, "
+        "and docker's stores that were filled with them.",
     )
     parser.add_argument("--clear", action="store_true", help="empty the cache")
     parser.set_defaults(run=run)
@@ -181,6 +218,9 @@ def run(options: argparse.Namespace) -> int:
     if options.clear and not cache.clear():
         print(f"{cache.folder} is in use by another run; try again when it has ended")
         return 1
-    number, size = cache.size
-    print(f"{cache.folder}: {number} blobs, {megabytes(size)} of at most {megabytes(MAX_BYTES)}")
+    blobs, stores, size = cache.size
+    print(
+        f"{cache.folder}: {blobs} blobs, {stores} docker stores, "
+        f"{megabytes(size)} of at most {megabytes(MAX_BYTES)}"
+    )
     return 0

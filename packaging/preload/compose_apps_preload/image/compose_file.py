@@ -40,8 +40,7 @@ def pinned(
         raise _unpinnable(name, "it includes other files", "write their services into it")
     for scalar in _scalars(root, name):
         _interpolated(scalar.value, variables, name, strict=False)
-    references: dict[str, str] = {}
-    made: list[tuple[yaml.Node, yaml.Node]] = []
+    found: list[tuple[yaml.Node, yaml.MappingNode, yaml.MappingNode | None, str]] = []
     for key, node in services.value:
         if not isinstance(node, yaml.MappingNode):
             raise _unpinnable(
@@ -56,12 +55,15 @@ def pinned(
                 f"service {key.value!r} has no image",
                 "build its image, push it, and name it with image:",
             )
-        written = image.value
-        if written not in references:
-            reference = _interpolated(written, variables, name, strict=True)
-            references[written] = _pin(reference, name, registries)
+        found.append((key, service, base, _interpolated(image.value, variables, name, strict=True)))
+    references = list(dict.fromkeys(reference for *_, reference in found))
+    with registries.threads() as pool:
+        pins = pool.map(lambda reference: _pin(reference, name, registries), references)
+        pinned_references = dict(zip(references, pins, strict=True))
+    made: list[tuple[yaml.Node, yaml.Node]] = []
+    for key, service, base, reference in found:
         service.value = [pair for pair in service.value if pair[0].value != "build"]
-        _set(service, "image", _scalar(references[written]))
+        _set(service, "image", _scalar(pinned_references[reference]))
         labels = _labels(_get(base, "labels", name), variables, name)
         labels |= _labels(_get(service, "labels", name), variables, name)
         labels.pop(PUBLISHED_HASH_LABEL, None)

@@ -18,7 +18,7 @@ from compose_apps_early_start.diagnosis import diagnose
 from compose_apps_early_start.settings import Settings
 
 from ..errors import PreloadError
-from . import daemon_json, docker_engine
+from . import daemon_json
 from .ext4 import FileSystem
 from .layout import Layout
 from .progress import step
@@ -43,14 +43,14 @@ class Creation:
     environment: Mapping[str, str]
 
     @classmethod
-    def for_image(cls, system: FileSystem, layout: Layout) -> "Creation":
+    def for_image(cls, plugin: Path, system: FileSystem, layout: Layout) -> "Creation":
         """Read the docker settings of an image; raises `PreloadError`."""
         settings = {
             # The default depends on this machine's kernel. On the device, systemd mounts version 2.
             "default-cgroupns-mode": "private",
             **daemon_json.read(system, layout),
         }
-        return cls(docker_engine.compose(), settings, _environment(system, layout))
+        return cls(plugin, settings, _environment(system, layout))
 
 
 def _environment(system: FileSystem, layout: Layout) -> Mapping[str, str]:

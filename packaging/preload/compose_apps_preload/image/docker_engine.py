@@ -6,6 +6,7 @@ started.
 
 import hashlib
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -27,6 +28,10 @@ _PROGRAMS = ("dockerd", "containerd")
 # dockerd uses pigz if it is installed; a pull then takes two thirds of the time.
 _PACKAGES = ("docker.io", "pigz")
 _LISTED = re.compile(r"^'[^']+' (\S+\.deb) (\d+)", re.MULTILINE)
+# apt would choose the same packages as before, as long as nothing here is changed.
+_APT_STATE = (Path("/var/lib/dpkg/status"), Path("/var/lib/apt/lists"))
+_COMPOSE_PACKAGES = {"debian": "docker-compose", "ubuntu": "docker-compose-v2"}
+_WITHOUT_COMPOSE = ("11", "12")  # Debian's docker-compose is version 1 there
 _INSTALL = "install docker (Debian and Ubuntu: apt-get install docker.io)"
 _WITHOUT_STORE = "leave out docker's store with --no-docker-store"
 
@@ -43,6 +48,14 @@ class Engine:
         """The environment of its programs. It contains no proxy settings of this machine."""
         found = {"PATH": self.path, "HOME": "/root", "LC_ALL": "C.UTF-8"}
         return found | ({"LD_LIBRARY_PATH": self.libraries} if self.libraries else {})
+
+    @property
+    def identity(self) -> str:
+        """Text that tells its dockerd from others, without the time it takes to run it."""
+        program = shutil.which("dockerd", path=self.path)
+        assert program
+        found = Path(program).stat()
+        return f"{program} {found.st_size} {found.st_mtime_ns}"
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,9 @@ def find() -> Engine | Download:
         return Engine(tool.PATH)
     if not shutil.which("apt-get"):
         raise PreloadError("docker's store needs dockerd, which is not installed", _INSTALL)
+    for folder in FOLDER.glob("engine-*"):
+        if all(folder.stat().st_mtime > file.stat().st_mtime for file in _APT_STATE):
+            return _unpacked(folder)
     with tempfile.TemporaryDirectory() as empty:
         listed = _apt("--print-uris", archives=Path(empty)).stdout.decode(errors="replace")
     found = _LISTED.findall(listed)
@@ -79,11 +95,25 @@ def compose() -> Path:
     for folder in (Path(own) / "cli-plugins", *map(Path, PLUGIN_FOLDERS)):
         if os.access(folder / "docker-compose", os.X_OK):
             return (folder / "docker-compose").resolve()
-    raise PreloadError(
-        "--create needs docker compose 2, which is not installed",
-        "install docker-compose-plugin (Docker's packages), docker-compose-v2 (Ubuntu) or "
-        "docker-compose (Debian 13), or put the plugin into ~/.docker/cli-plugins",
+    raise PreloadError("--create needs docker compose 2, which is not installed", _compose_hint())
+
+
+def _compose_hint() -> str:
+    """Return how to install docker compose 2 on this machine."""
+    own = (
+        "install Docker's own package docker-compose-plugin, or put the program docker-compose of "
+        "Docker's releases into ~/.docker/cli-plugins"
     )
+    try:
+        system = platform.freedesktop_os_release()
+    except OSError:
+        return own
+    name, version = system["ID"], system.get("VERSION_ID", "")
+    if name == "debian" and version in _WITHOUT_COMPOSE:
+        return f"Debian {version} has no package of it: {own}"
+    if name in _COMPOSE_PACKAGES:
+        return f"run apt-get install {_COMPOSE_PACKAGES[name]}, or {own}"
+    return own
 
 
 def fetch(download: Download) -> Engine:
@@ -112,6 +142,12 @@ def fetch(download: Download) -> Engine:
         for old in FOLDER.glob("engine-*"):
             if old != folder:
                 shutil.rmtree(old, ignore_errors=True)
+    os.utime(folder)
+    return _unpacked(folder)
+
+
+def _unpacked(folder: Path) -> Engine:
+    """Return the engine that was unpacked into `folder`."""
     programs = [folder / name for name in ("usr/bin", "usr/sbin", "sbin")]
     libraries = [path for path in (folder / "usr/lib", folder / "lib") if path.is_dir()]
     libraries += [*folder.glob("*lib/*-linux-*"), *folder.glob("usr/lib/*-linux-*")]

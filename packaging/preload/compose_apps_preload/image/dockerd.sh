@@ -70,5 +70,5 @@ mount --bind /run/apps /var/sota/compose-apps
 cat >/dev/null || :
 if pid=$(cat /run/dockerd.pid 2>/dev/null); then
     kill -TERM "$pid"
-    while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+    wait
 fi

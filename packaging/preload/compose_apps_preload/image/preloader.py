@@ -1,4 +1,4 @@
-"""Creation a preloaded image: all steps, from the request to the finished file."""
+"""Creation of a preloaded image: all steps, from the request to the finished file."""
 
 import contextlib
 import os
@@ -7,7 +7,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from . import (
     compression,
     containers,
     disk,
+    docker_engine,
     docker_store,
     installed_versions,
     oci,
@@ -37,6 +37,7 @@ from .cache import Cache
 from .containers import Creation
 from .contents import check
 from .disk import Partition
+from .docker_store import DockerStore
 from .ext4 import FileSystem, Tree, usage
 from .layout import Layout
 from .platforms import Platform
@@ -51,7 +52,6 @@ _EXPANSION = 3
 """An estimate of how much larger an image becomes when docker unpacks it."""
 
 _REMOVAL_SECONDS = 10.0
-_PARALLEL_REQUESTS = 6  # requests to registries
 _PROGRAMS = (
     *("cp", "debugfs", "dumpe2fs", "e2fsck", "e2image", "fallocate", "resize2fs"),
     *("sfdisk", "skopeo"),
@@ -93,8 +93,13 @@ def make(request: Request) -> None:
     # Report missing programs before anything is fetched.
     tool.check(*_PROGRAMS, *compression.programs(request.source, request.target))
     engine = docker_store.check() if request.docker and not request.dry_run else None
+    compose = docker_engine.compose() if request.create else None
     cache = Cache.of_user()
-    with _workspace(request.target) as work, cache.locked():
+    with (
+        _workspace(request.target) as work,
+        cache.locked(),
+        contextlib.ExitStack() as stack,
+    ):
         lint_apps.warn([Path(source) for source in request.sources if Path(source).is_dir()])
         if request.sources and not request.replace and not request.removed:
             _selected_sources(request, {})  # report wrong names before the image is read
@@ -104,13 +109,13 @@ def make(request: Request) -> None:
         layout = Layout.find(system)
         existing = Preloaded.read(system, layout)
         sources = _selected_sources(request, _kept_sources(request, existing))
-        creation = Creation.for_image(system, layout) if request.create else None
+        creation = Creation.for_image(compose, system, layout) if compose else None
         _check_preloaded(request, existing)
         if not existing.is_empty:
             preloaded.keep_blobs(system, layout, cache, work / "kept")
         architecture.check(system, layout, request.platform)
         registries = Registries(cache)
-        with step("reading apps") as progress, _threads(registries) as pool:
+        with step("reading apps") as progress, registries.threads() as pool:
             registries.advance = progress.advance
             loads = [
                 pool.submit(app.load, source, work / f"app-{number}", registries, request.variables)
@@ -129,6 +134,14 @@ def make(request: Request) -> None:
             print(_plan(request, partition, layout, apps, images, cache))
             return
         _check_space(request, images, work, cache)
+        staging = Settings(root=work / "root")
+        blobs = staging.reset_apps / "blobs" if request.restorable else work / "blobs"
+        store = None
+        if engine:
+            store = DockerStore(
+                *(images.values(), blobs, staging.compose_apps, work / "docker"), cache, creation
+            )
+            stack.enter_context(store.begun(engine))
         if copy is None:
             copy = work / "disk"
             with step(f"copying {request.source.name}", request.source.stat().st_size) as progress:
@@ -142,11 +155,9 @@ def make(request: Request) -> None:
                 preloaded.remove(system, layout, existing, work)
                 # This makes the removed blocks count as free.
                 system.repair()
-        staging = Settings(root=work / "root")
-        blobs = staging.reset_apps / "blobs" if request.restorable else work / "blobs"
         with (
             step("fetching images", _size(images.values())) as progress,
-            _threads(registries) as pool,
+            registries.threads() as pool,
         ):
             registries.advance = progress.advance
             list(pool.map(lambda image: oci.fetch(image, blobs, registries), images.values()))
@@ -159,14 +170,8 @@ def make(request: Request) -> None:
             _default_apps(request, system, layout),
         )
         trees = [Tree(staging.root / "var", layout.var)]
-        with contextlib.ExitStack() as stack:
-            if engine:
-                root = stack.enter_context(
-                    docker_store.filled(
-                        *(images.values(), blobs, staging.compose_apps, work / "docker"),
-                        *(engine, creation),
-                    )
-                )
+        with store.filled() if store else contextlib.nullcontext() as root:
+            if root:
                 folders = docker_store.IMAGE_FOLDERS + (containers.FOLDERS if creation else ())
                 trees.append(Tree(root, layout.docker, folders, owned_by_root=False))
             partition = _make_room(partition, trees, request.spare, work)
@@ -176,6 +181,8 @@ def make(request: Request) -> None:
             system.repair()
         _verify(system, layout, apps, request, work)
         output.publish(copy, partition, request.target, work)
+        if store:
+            store.keep()
 
 
 def _check_files(source: Path, target: Path) -> None:
@@ -199,18 +206,6 @@ def _check_files(source: Path, target: Path) -> None:
                 f"{made} is the input image, and would be overwritten",
                 "name another output; the input is never modified",
             )
-
-
-@contextlib.contextmanager
-def _threads(registries: Registries) -> Iterator[ThreadPoolExecutor]:
-    """Yield threads that read registries. If one fails or is interrupted, all of them stop."""
-    with ThreadPoolExecutor(_PARALLEL_REQUESTS) as pool:
-        try:
-            yield pool
-        except BaseException:
-            registries.stop()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _kept_sources(request: Request, existing: Preloaded) -> Mapping[str, str]:
@@ -483,7 +478,8 @@ def _verify(
     scratch = work / "read-back"
     scratch.mkdir()
     with step("checking apps and images"), privilege.root():
-        check(system, layout, scratch, bom)
+        # dockerd decompresses the same layers, and compares them with the configs.
+        check(system, layout, scratch, bom, unpack=not request.docker)
         shutil.rmtree(scratch)
     problems = list(bom.problems)
     stores = ("restorable",) * request.restorable + ("docker",) * request.docker

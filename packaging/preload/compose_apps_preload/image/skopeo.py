@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import PreloadError
@@ -22,6 +23,7 @@ IDLE_TIMEOUT_SECONDS = 60.0
 RETRY_PAUSES = (1.0, 2.0, 4.0)
 """The pauses before further attempts, in seconds."""
 
+_PARALLEL_REQUESTS = 6
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _DOCKER_HUB = "docker.io"
 # Source of the syntax: the grammar in distribution/reference.
@@ -109,10 +111,22 @@ class Registries:
         self._in_flight: set[Blob] = set()
         self._changed = threading.Condition()
         self._stopped = threading.Event()
+        self._places = threading.BoundedSemaphore(_PARALLEL_REQUESTS)
 
-    def stop(self) -> None:
-        """End all fetching in other threads, whose results are no longer needed."""
-        self._stopped.set()
+    @contextlib.contextmanager
+    def threads(self) -> Iterator[ThreadPoolExecutor]:
+        """Yield threads that read registries. If one fails or is interrupted, all of them stop.
+
+        Such a thread may have threads of its own. Together, they send a limited number of requests
+        at a time.
+        """
+        with ThreadPoolExecutor(_PARALLEL_REQUESTS) as pool:
+            try:
+                yield pool
+            except BaseException:
+                self._stopped.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
     def manifest(self, reference: str) -> bytes:
         """Return the exact manifest or index that `reference` names. It is requested only once."""
@@ -243,6 +257,7 @@ class Registries:
     ) -> subprocess.CompletedProcess[bytes]:
         argv = (*_SKOPEO, *arguments)
         with (
+            self._places,
             tempfile.TemporaryFile() as out,
             tempfile.TemporaryFile() as err,
             tool.start(argv, cwd=cwd, stdout=out, stderr=err) as process,

@@ -44,10 +44,13 @@ def _unpacked(pieces: Iterator[bytes]) -> Iterator[bytes]:
     for piece in chain((first,), pieces):
         data = piece
         while data:
-            yield packed.decompress(data)
-            data = packed.unused_data
-            if data:  # one more member
+            # Zeros, for instance, become a thousand times larger.
+            yield packed.decompress(data, _CHUNK)
+            data = packed.unconsumed_tail
+            if packed.eof and packed.unused_data:  # one more member
+                data = packed.unused_data
                 packed = zlib.decompressobj(wbits=31)
+    yield packed.flush()
     if not packed.eof:
         raise EOFError("it is truncated")
 
