@@ -52,7 +52,7 @@ fuzz: $(VENV)/made ## fuzzing of the agent for a minute in all (SECONDS=600; ONL
 		tests/fuzz --timeout $$(($(or $(SECONDS),60) + 240)) $(if $(ONLY),-k "$(ONLY)")
 
 test-powercut: device-packages boot-packages $(VENV)/made ## power cuts at the first boot, with the disk's cache lost (N=100)
-	POWER_CUTS=$(or $(N),20) POWER_CUT_KINDS="restored preloaded made-ahead" \
+	POWER_CUTS=$(or $(N),20) POWER_CUT_KINDS="restored preloaded created-ahead" \
 		$(VENV)/bin/python -m pytest tests/boot/test_power_cut.py
 
 SUITES := bookworm trixie forky
@@ -69,7 +69,7 @@ test-suites: device-packages boot-packages $(VENV)/made ## boots of each Debian 
 	done
 	for pair in "trixie forky" "forky trixie" "trixie bookworm" "bookworm trixie"; do \
 		set -- $$pair; MAKER_SUITE=$$1 ENGINE_SUITE=$$2 $(VENV)/bin/python -m pytest \
-			tests/engine/test_made_ahead.py || exit; \
+			tests/engine/test_created_ahead.py || exit; \
 	done
 
 # It takes too long for CI.

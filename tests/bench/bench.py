@@ -130,7 +130,7 @@ class Bench:
             "memory": told["peak_megabytes"],
         }
 
-    def agent_made_ahead(self) -> dict[str, float]:
+    def agent_created_ahead(self) -> dict[str, float]:
         """The same, on containers that were created before."""
         for app in self.apps:
             argv = ["docker", "compose", "create", "--pull", "never", "--no-build"]
@@ -180,8 +180,8 @@ def _seconds(text: str) -> float:
 def measure(bench: Bench, rounds: int) -> None:
     """Print the tables."""
     print(f"medians of {rounds} interleaved runs on one engine\n")
-    print("| engine ready to all running | serial `docker compose up -d` | agent | made ahead "
-          "| floor | agent / serial | made ahead / serial | floor / serial |")  # fmt: skip
+    print("| engine ready to all running | serial `docker compose up -d` | agent | created ahead "
+          "| floor | agent / serial | created ahead / serial | floor / serial |")  # fmt: skip
     print("|---|---|---|---|---|---|---|---|")
     agent_runs: dict[int, dict[str, Series]] = {}
     for apps, services in SHAPES:
@@ -189,7 +189,7 @@ def measure(bench: Bench, rounds: int) -> None:
         contenders: dict[str, Callable[[], dict[str, float]]] = {
             "serial": bench.serial,
             "agent": bench.agent,
-            "made ahead": bench.agent_made_ahead,
+            "created ahead": bench.agent_created_ahead,
             "floor": bench.floor,
         }
         series: dict[str, dict[str, Series]] = {name: {} for name in contenders}

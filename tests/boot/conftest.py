@@ -31,7 +31,7 @@ def flashed(package: Path) -> Firmware:
     return firmware(package)
 
 
-def _made_ahead(package: Path) -> Firmware:
+def _created_ahead(package: Path) -> Firmware:
     """The firmware with the containers, too."""
     ahead = {name: (samples.APPS / name / "docker-compose.yml").read_text() for name in FEW}
     return firmware(package, ahead=ahead)
@@ -53,7 +53,7 @@ def boots(
     if "power_cut" in wanted:
         folder = tmp_path_factory.mktemp("recordings")
         for kind in dict.fromkeys(kind for kind, _number in CUTS):
-            with_apps = _made_ahead(package) if kind == power_cuts.MADE_AHEAD else flashed
+            with_apps = _created_ahead(package) if kind == power_cuts.CREATED_AHEAD else flashed
             recordings[kind] = pool.submit(power_cuts.record, kind, with_apps, folder)
     # The long ones first: what comes last is short, and keeps both processors busy to the end.
     if "suite" in wanted:

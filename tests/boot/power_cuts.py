@@ -26,7 +26,7 @@ from virtual_device.firmware import COMPOSE_APPS, Firmware
 from virtual_device.machine import Machine
 from virtual_device.write_log import WriteLog
 
-MADE_AHEAD = "made-ahead"
+CREATED_AHEAD = "created-ahead"
 _KINDS = os.environ.get("POWER_CUT_KINDS", "restored").split()
 _NUMBER = int(os.environ.get("POWER_CUTS", "3"))
 CUTS = tuple((_KINDS[number % len(_KINDS)], number) for number in range(_NUMBER))
@@ -117,7 +117,7 @@ def _busybox() -> bytes:
 SETUPS: Mapping[str, Callable[[Firmware], Setup]] = {
     "restored": _restored,
     "preloaded": _preloaded,
-    MADE_AHEAD: _preloaded,
+    CREATED_AHEAD: _preloaded,
 }
 
 

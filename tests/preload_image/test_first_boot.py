@@ -61,7 +61,7 @@ class Preloaded:
     seen: list[str]
     driver: str
     made: set[str]
-    """The ids of the containers that were made ahead."""
+    """The ids of the containers that were created ahead."""
     containers: set[str]
     """The ids of those that the device has."""
 
@@ -133,7 +133,7 @@ def test_containers_find_the_files_as_the_images_layers_have_them(
     assert booted[way].driver == DRIVERS[way]
 
 
-def test_containers_that_were_made_ahead_are_the_ones_that_run(
+def test_containers_that_were_created_ahead_are_the_ones_that_run(
     booted: dict[str, Preloaded],
 ) -> None:
     assert len(booted["compose"].made) == 2

@@ -791,7 +791,7 @@ def test_what_fell_after_it_was_told_is_told(device: Device) -> None:
 
 
 def test_what_fell_in_silence_is_seen_at_the_end(device: Device) -> None:
-    device.settings = quick(device.settings, app_seconds=0.3)
+    device.settings = quick(device.settings, app_seconds=1)
     looks = iter([(container(),)])
     dead = (container(state="dead", up_for=None),)
     device.engine.held[str(app().folder)] = lambda: next(looks, dead)

@@ -1,4 +1,4 @@
-"""Containers that are made ahead, as ``compose-apps-preload image --create`` makes them."""
+"""Containers that are created ahead, as ``compose-apps-preload image --create`` makes them."""
 
 import json
 import subprocess
@@ -38,5 +38,5 @@ def made(tree: Tree, store: Preload, apps: Mapping[str, Mapping[str, str]]) -> P
                 subprocess.run(argv, check=True)
 
     inputs = [base.key, str(store.docker), json.dumps(apps), Path(__file__).read_text()]
-    folder = cached(f"made-ahead-{tree.name}", inputs, build)
+    folder = cached(f"created-ahead-{tree.name}", inputs, build)
     return Preload(folder / "docker", store.references)

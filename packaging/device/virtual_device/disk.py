@@ -71,7 +71,7 @@ def disk(tree: Tree, kernel: Kernel, preload: Preload | None) -> Path:
     inputs = [tree.key, str(kernel.modules), docker, Path(__file__).read_text()]
     kind = f"disk-{tree.name}" if preload else f"empty-disk-{tree.name}"
     if preload and (preload.docker / "containers").is_dir():
-        kind = f"made-ahead-{kind}"
+        kind = f"created-ahead-{kind}"
     return cached(kind, [*inputs, *texts], build) / "disk.img"
 
 
