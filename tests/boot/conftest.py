@@ -1,5 +1,6 @@
 """Boots for the tests: each scenario is run once, and only if a test looks at it."""
 
+import os
 import subprocess
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,8 +15,8 @@ from boot.scenarios import FEW, SCENARIOS, SUITES
 from virtual_device import samples
 from virtual_device.firmware import Firmware, firmware
 
-AT_ONCE = 3
-HANG_SECONDS = 1500
+AT_ONCE = int(os.environ.get("BOOTS_AT_ONCE", "3"))
+HANG_SECONDS = 2700
 """A test waits for the boots that it looks at, and those for the ones before them."""
 
 

@@ -371,7 +371,7 @@ class Suite:
 
 def suite(firmware: Firmware) -> Suite:
     """For a firmware of any suite."""
-    more = _never_running(firmware) | limits(engine=600, app=90, run=400)
+    more = _never_running(firmware) | limits(engine=600, app=60, run=400)
     more[_SHORTLIST] = "shop, crashes, lacks-image\n"
     with machine_with(firmware) as machine:
         machine.boot(firmware.samples(*SAMPLES) | ALWAYS_AKTUALIZR | SLOW_BOARD)

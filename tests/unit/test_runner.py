@@ -841,7 +841,7 @@ def test_a_stopped_container_that_cannot_be_connected_is_made_anew_once(device: 
 
 
 def test_a_running_container_is_never_made_anew_for_its_network(device: Device) -> None:
-    device.settings = quick(device.settings, app_seconds=0.3)
+    device.settings = quick(device.settings, app_seconds=1)
     device.engine.refusal = "network is busy"
     device.engine.held[str(app().folder)] = (container(networks=()),)
     device.run(app("shop"))
@@ -961,7 +961,7 @@ def test_an_app_that_hangs_holds_back_no_other_for_long(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "HOLD_SECONDS", 0.05)
-    device.settings = quick(device.settings, parallel=1, app_seconds=0.5)
+    device.settings = quick(device.settings, parallel=1, app_seconds=2)
     device.compose.endings["hangs"] = [device.compose.hang]
     device.run(app("hangs"), app("shop"), app("other"))
     assert device.ends()["shop"] is None
