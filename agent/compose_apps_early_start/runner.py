@@ -47,7 +47,8 @@ It may wait for a health check until the app's time is up, and must not keep oth
 ALONE_SECONDS = 5.0
 """How long the first app comes up alone at most, in seconds.
 
-Somebody waits to see this app. Side by side with others, it would be as late as they are.
+Somebody waits to see this app. Side by side with others, it would be as late as they are. Usually,
+it is alone until its first container is created; from then on, there is little for compose to do.
 """
 
 LOADING_SECONDS = 5.0
@@ -83,9 +84,9 @@ class AppRun:
     `prepares` is true while folders or images have to be restored, `wants_up` while the app needs
     another `up`, which may begin at `next_up`. `busy` is the time at which a running call began.
     `losses` is how often dockerd had been lost when the last `up` began, or None before the first.
-    `problem` is the reason why the app does not run yet, as far as it is known. An `outcome`
-    decides the app: `Runs` may still change, a `Failure` is final. `waiting_for` was reported at
-    `reported_at`.
+    `has_container` is true since dockerd reported a container of the app. `problem` is the reason
+    why the app does not run yet, as far as it is known. An `outcome` decides the app: `Runs` may
+    still change, a `Failure` is final. `waiting_for` was reported at `reported_at`.
     """
 
     plan: AppPlan
@@ -99,6 +100,7 @@ class AppRun:
     deadline: float = math.inf
     losses: int | None = None
     check_at: float = 0.0
+    has_container: bool = False
     problem: Failure = NOT_TRIED
     outcome: Runs | Failure | None = None
     waiting_for: str = ""
@@ -213,6 +215,7 @@ class Runner:
         changed = self._watch.changes(self._next_moment() - time.monotonic())
         for run in self._runs:
             if run.app.project in changed:
+                run.has_container = True
                 run.check_at = min(run.check_at, time.monotonic() + CHECK_DELAY)
         if self._watch.losses != self._losses:
             self._await_engine(EngineError("dockerd went away", Cause.ENGINE_LOST.hint))
@@ -262,7 +265,9 @@ class Runner:
         first = self._runs[0]
         if first.tried or first.has_failed or first.prepares or not first.wants_up:
             return False
-        return first.busy is None or first.busy + ALONE_SECONDS > self._now
+        if first.busy is None:
+            return True
+        return not first.has_container and first.busy + ALONE_SECONDS > self._now
 
     def _may_prepare(self, run: AppRun) -> bool:
         """One app at a time; folders come before images, and images after the other apps."""

@@ -307,6 +307,23 @@ def test_the_first_app_comes_up_before_all_others(
     assert device.compose.together == [{"first"}, {"b"}, {"b", "c"}]
 
 
+def test_the_others_begin_when_the_first_container_of_the_first_app_is_created(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "ALONE_SECONDS", LONG)
+    others_began = threading.Event()
+
+    def creates(_: float) -> None:
+        device.engine.watching.wake("first")
+        assert others_began.wait(LONG)
+
+    device.compose.endings["first"] = [creates]
+    device.compose.endings["b"] = [lambda _: others_began.set()]
+    device.run(app("first"), app("b"))
+    assert device.compose.log.index("end b") < device.compose.log.index("end first")
+    assert device.ends() == {"first": None, "b": None}
+
+
 @pytest.mark.parametrize("cause", [Cause.PORT_TAKEN, Cause.COMPOSE_FILE_INVALID])
 def test_a_first_app_that_fails_lets_the_others_begin(
     device: Device, monkeypatch: pytest.MonkeyPatch, cause: Cause

@@ -4,6 +4,7 @@ The agent's own modules read the restorable store, so the device finds what is f
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -167,7 +168,8 @@ class _Checker:
                 f"its config names {len(diff_ids)} layers, its manifest {len(image.layers)}"
             )
         layers = set(zip(image.layers, diff_ids, strict=True)) - self._checked
-        with ThreadPoolExecutor() as pool:
+        # Each thread holds pieces of a layer in memory, and keeps a processor busy.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(self._check_layer, layers))
         self._checked |= layers
         named = [f"sha256:{blob.sha256}" for blob in image.layers]
