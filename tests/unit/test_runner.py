@@ -1212,8 +1212,8 @@ def test_a_dockerd_that_refuses_every_request_ends_with_the_run(
 def test_an_outage_is_not_the_apps_own_time(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device.settings = quick(device.settings, app_seconds=0.3)
-    monkeypatch.setattr(Engine, "connect", lambda *_: time.sleep(0.4))
+    device.settings = quick(device.settings, app_seconds=1)
+    monkeypatch.setattr(Engine, "connect", lambda *_: time.sleep(1.2))
 
     def lose(_: float) -> Failure:
         device.engine.watching.lose()
