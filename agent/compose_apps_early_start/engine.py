@@ -444,7 +444,9 @@ class Watch:
             time.sleep(MAX_DELAY)
 
 
-_EVENTS = ["create", "start", "die", "oom", "pause", "unpause", "destroy", "health_status"]
+# Without "create": a container that only exists changes no verdict, and the runner lets other apps
+# begin when the first app's first container starts.
+_EVENTS = ["start", "die", "oom", "pause", "unpause", "destroy", "health_status"]
 
 
 def _tags(image: dict[str, Any]) -> Iterator[str]:

@@ -48,7 +48,7 @@ ALONE_SECONDS = 5.0
 """How long the first app comes up alone at most, in seconds.
 
 Somebody waits to see this app. Side by side with others, it would be as late as they are. Usually,
-it is alone until its first container is created; from then on, there is little for compose to do.
+it is alone until its first container starts; from then on, there is little for compose to do.
 """
 
 LOADING_SECONDS = 5.0
@@ -84,7 +84,7 @@ class AppRun:
     `prepares` is true while folders or images have to be restored, `wants_up` while the app needs
     another `up`, which may begin at `next_up`. `busy` is the time at which a running call began.
     `losses` is how often dockerd had been lost when the last `up` began, or None before the first.
-    `has_container` is true since dockerd reported a container of the app. `problem` is the reason
+    `has_started` is true since dockerd reported a container of the app. `problem` is the reason
     why the app does not run yet, as far as it is known. An `outcome` decides the app: `Runs` may
     still change, a `Failure` is final. `waiting_for` was reported at `reported_at`.
     """
@@ -100,7 +100,7 @@ class AppRun:
     deadline: float = math.inf
     losses: int | None = None
     check_at: float = 0.0
-    has_container: bool = False
+    has_started: bool = False
     problem: Failure = NOT_TRIED
     outcome: Runs | Failure | None = None
     waiting_for: str = ""
@@ -215,7 +215,7 @@ class Runner:
         changed = self._watch.changes(self._next_moment() - time.monotonic())
         for run in self._runs:
             if run.app.project in changed:
-                run.has_container = True
+                run.has_started = True
                 run.check_at = min(run.check_at, time.monotonic() + CHECK_DELAY)
         if self._watch.losses != self._losses:
             self._await_engine(EngineError("dockerd went away", Cause.ENGINE_LOST.hint))
@@ -267,7 +267,7 @@ class Runner:
             return False
         if first.busy is None:
             return True
-        return not first.has_container and first.busy + ALONE_SECONDS > self._now
+        return not first.has_started and first.busy + ALONE_SECONDS > self._now
 
     def _may_prepare(self, run: AppRun) -> bool:
         """One app at a time; folders come before images, and images after the other apps."""

@@ -307,17 +307,17 @@ def test_the_first_app_comes_up_before_all_others(
     assert device.compose.together == [{"first"}, {"b"}, {"b", "c"}]
 
 
-def test_the_others_begin_when_the_first_container_of_the_first_app_is_created(
+def test_the_others_begin_when_the_first_container_of_the_first_app_starts(
     device: Device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "ALONE_SECONDS", LONG)
     others_began = threading.Event()
 
-    def creates(_: float) -> None:
+    def starts(_: float) -> None:
         device.engine.watching.wake("first")
         assert others_began.wait(LONG)
 
-    device.compose.endings["first"] = [creates]
+    device.compose.endings["first"] = [starts]
     device.compose.endings["b"] = [lambda _: others_began.set()]
     device.run(app("first"), app("b"))
     assert device.compose.log.index("end b") < device.compose.log.index("end first")
