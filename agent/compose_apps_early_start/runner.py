@@ -84,9 +84,10 @@ class AppRun:
     `prepares` is true while folders or images have to be restored, `wants_up` while the app needs
     another `up`, which may begin at `next_up`. `busy` is the time at which a running call began.
     `losses` is how often dockerd had been lost when the last `up` began, or None before the first.
-    `has_started` is true since dockerd reported a container of the app. `problem` is the reason
-    why the app does not run yet, as far as it is known. An `outcome` decides the app: `Runs` may
-    still change, a `Failure` is final. `waiting_for` was reported at `reported_at`.
+    `has_started` is true since a container of the app started, or changed after its start.
+    `problem` is the reason why the app does not run yet, as far as it is known. An `outcome`
+    decides the app: `Runs` may still change, a `Failure` is final. `waiting_for` was reported at
+    `reported_at`.
     """
 
     plan: AppPlan
