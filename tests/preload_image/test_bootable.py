@@ -91,7 +91,7 @@ def test_without_entries_the_kernel_is_taken_from_where_builds_put_it(
 def test_a_disk_with_an_efi_partition_is_booted_by_firmware(tmp_path: Path) -> None:
     root = image(tmp_path / "root.ext4", {"boot/vmlinuz": BZIMAGE})
     made = device_image.wic(tmp_path / "in.wic", root)
-    assert start(made, tmp_path) == Uefi(Board.of("amd64").firmware)
+    assert start(made, tmp_path) == Uefi(Board.of("amd64").firmware, made)
     other = device_image.wic(tmp_path / "other.wic", root, "mbr")
     found = start(other, tmp_path)
     assert isinstance(found, Kernel)

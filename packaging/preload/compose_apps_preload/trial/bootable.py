@@ -44,7 +44,7 @@ def start(partition: Partition, layout: Layout, board: Board, work: Path) -> Ker
     no kernel, or if it needs the boot loader of its board.
     """
     if kind(partition.file) is Uefi:
-        return Uefi(board.firmware)
+        return Uefi(board.firmware, partition.file)
     system = FileSystem(partition.file, partition.start)
     for entry in (*_entries(system), *_plain(system, layout, partition)):
         image = system.read(entry.kernel)

@@ -11,9 +11,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,8 +27,11 @@ _LOG = "qemu.log"
 CONSOLE = "console.log"
 """The file in a machine's folder with the output of its serial console."""
 
-_PROBE_SECONDS = 1.5
+_PROBE_SECONDS = 10.0
+_PROBE_MEMORY = 512  # MiB
 _MONITOR_SECONDS = 120.0
+_KVM = ("-accel", "kvm", "-cpu", "host")
+_BARE = ("-nodefaults", "-nic", "none", "-display", "none", "-no-reboot")
 
 
 class EmulatorError(Exception):
@@ -59,11 +63,6 @@ class Board:
             )
         return _BOARDS[architecture]
 
-    @property
-    def is_emulated(self) -> bool:
-        """Whether its processor is emulated, which is slow."""
-        return not _accelerates(self.program, self.machine)
-
 
 _BOARDS = {
     "amd64": Board(
@@ -87,31 +86,6 @@ _BOARDS = {
 }
 
 
-@functools.cache
-def _accelerates(program: str, machine: str) -> bool:
-    """Whether KVM works. Its presence is not enough: nested KVM may fail at an instruction.
-
-    The test runs the firmware of a board without a disk for a moment. It must neither end nor
-    report an error.
-    """
-    if program != f"qemu-system-{os.uname().machine}" or not os.access("/dev/kvm", os.W_OK):
-        return False
-    argv = [program, "-accel", "kvm", "-cpu", "host", "-machine", machine, "-nodefaults"]
-    process = tool.start(
-        [*_bound(), *argv, "-display", "none"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    try:
-        process.wait(_PROBE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        return b"KVM internal error" not in process.communicate()[1]
-    process.communicate()
-    return False
-
-
 def _bound() -> list[str]:
     """Return a command prefix that kills the command when this process ends for any reason."""
     return ["setpriv", "--pdeathsig", "KILL", "--"]
@@ -130,16 +104,25 @@ class Kernel:
         initrd = ["-initrd", str(self.initrd)] if self.initrd else []
         return ["-kernel", str(self.image), *initrd, "-append", self.arguments]
 
+    def probe(self, board: Board) -> list[str]:
+        """Return QEMU's options for a start that needs no disk and shows whether it works."""
+        return replace(self, initrd=None, arguments=f"console={board.console}").options()
+
 
 @dataclass(frozen=True)
 class Uefi:
-    """A start by firmware, which finds the boot loader on the disk."""
+    """A start by firmware, which finds the boot loader on `disk`, the machine's first one."""
 
     firmware: Path
+    disk: Path
 
     def options(self) -> list[str]:
         """Return QEMU's options for it."""
         return ["-bios", str(self.firmware)]
+
+    def probe(self, board: Board) -> list[str]:
+        """Return QEMU's options for a start that writes nothing and shows whether it works."""
+        return [*self.options(), "-snapshot", *Disk(self.disk).options()]
 
 
 @dataclass(frozen=True)
@@ -153,6 +136,38 @@ class Disk:
         """Return QEMU's options for it."""
         name = str(self.file).replace(",", ",,")
         return ["-drive", f"file={name},format={self.form},if=virtio,cache=writeback"]
+
+
+def is_emulated(board: Board, start: Kernel | Uefi) -> bool:
+    """Return whether the processor has to be emulated, which is slow: KVM cannot run this start.
+
+    Its presence is not enough. Nested KVM may fail at an instruction of the firmware or of the
+    kernel, and then the machine hangs.
+    """
+    native = board.program == f"qemu-system-{os.uname().machine}"
+    return not (native and os.access("/dev/kvm", os.W_OK) and _runs(board, *start.probe(board)))
+
+
+@functools.cache
+def _runs(board: Board, *options: str) -> bool:
+    """Whether KVM runs a machine until its kernel speaks, or for some seconds if it is silent."""
+    with tempfile.TemporaryDirectory() as folder:
+        console, log = Path(folder, CONSOLE), Path(folder, _LOG)
+        argv = [*_bound(), board.program, "-machine", board.machine, *_KVM, *_BARE]
+        argv += ["-m", str(_PROBE_MEMORY), "-serial", f"file:{console}", *options]
+        with log.open("wb") as stderr:
+            process = tool.start(argv, stdin=subprocess.DEVNULL, stderr=stderr)
+        deadline = time.monotonic() + _PROBE_SECONDS
+        try:
+            while process.poll() is None and b"KVM internal error" not in log.read_bytes():
+                speaks = console.exists() and b"Linux version" in console.read_bytes()
+                if speaks or time.monotonic() > deadline:
+                    return True
+                time.sleep(0.05)
+            return False
+        finally:
+            process.kill()
+            process.wait()
 
 
 class Emulator:
@@ -176,14 +191,12 @@ class Emulator:
     ) -> None:
         self._folder = folder
         self._terminal = terminal
-        if board.is_emulated:
-            accelerator = ["-accel", "tcg,thread=multi", "-cpu", board.processor]
-        else:
-            accelerator = ["-accel", "kvm", "-cpu", "host"]
+        emulated = ("-accel", "tcg,thread=multi", "-cpu", board.processor)
+        accelerator = emulated if is_emulated(board, start) else _KVM
         self._argv = [
             *(*_bound(), board.program, "-machine", board.machine, *accelerator),
             *("-m", str(memory), "-smp", str(processors)),
-            *("-nodefaults", "-nic", "none", "-display", "none", "-no-reboot"),
+            *_BARE,
             *("-serial", "mon:stdio" if terminal else f"file:{CONSOLE}"),
             *("-qmp", f"unix:{_MONITOR},server=on,wait=off"),
             *start.options(),

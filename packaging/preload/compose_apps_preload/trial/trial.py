@@ -199,7 +199,7 @@ class _Trial:
 
     def run(self) -> int:
         """Boot the requested number of times; return the exit status."""
-        emulated = self._board.is_emulated
+        emulated = emulator.is_emulated(self._board, self._start)
         how = "emulated, which is slow" if emulated else "run by this machine's processor"
         print(f"{self._request.image.name}: {self._board.machine} board, {how}; no network")
         first = self._boot(1)
@@ -218,7 +218,7 @@ class _Trial:
 
     def _boot(self, number: int) -> Seen:
         request = self._request
-        emulated = self._board.is_emulated
+        emulated = emulator.is_emulated(self._board, self._start)
         limits = self._limits(emulated)
         bounds = limits or _ON_DEVICE
         with step("preparing the boot"):
