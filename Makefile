@@ -132,7 +132,7 @@ device-packages:
 	@$(INSTALL) python3 mmdebstrap debhelper dh-python
 
 boot-packages:
-	@$(INSTALL) qemu-system-x86 qemu-utils e2fsprogs kmod $(if $(ARCH),qemu-system-arm)
+	@$(INSTALL) qemu-system-x86 qemu-utils e2fsprogs kmod $(if $(filter arm64,$(ARCH)),qemu-system-arm)
 
 # systemd-python comes as source only, hence all up to pkg-config.
 # systemd and mandoc check the units and the man page, lintian the packages that debhelper makes,

@@ -114,7 +114,7 @@ def measured(flashed: Firmware, apps: int, contender: Contender) -> float:
                 raise
             print("the kernel panicked: booting again", file=sys.stderr)
         else:
-            print(f"{apps} apps, {contender.name}: {seconds:.1f} s", file=sys.stderr)
+            print(f"apps: {apps}, {contender.name}: {seconds:.1f} s", file=sys.stderr)
             return seconds
 
 

@@ -1,5 +1,6 @@
 """After registration aktualizr-lite adopts the running containers and recreates none."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -60,6 +61,17 @@ def as_aktualizr_does(board: Board, name: str) -> None:
     folder = f"{COMPOSE_APPS}/{name}"
     argv = ["docker", "compose", "up", "--remove-orphans", "-d"]
     board.device.run(argv, cwd=folder, env=AKTUALIZR)
+
+
+def adopted(board: Board, names: Sequence[str]) -> dict[str, str]:
+    """Aktualizr-lite adopts the containers of the apps; return `Board.lives` before it does."""
+    for name in names:
+        assert obstacles(board, name) == []
+    lives = board.lives()
+    for name in names:
+        as_aktualizr_does(board, name)
+    assert set(board.lives()) == set(lives)
+    return lives
 
 
 @pytest.mark.parametrize("environment", [{}, MISLEADING], ids=["plain", "misleading"])

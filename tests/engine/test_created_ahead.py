@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 from engine.board import Board
 from engine.conftest import SUITE
-from engine.test_adoption import as_aktualizr_does, obstacles
+from engine.test_adoption import adopted, obstacles
 from virtual_device import Device, Tree, ahead, device_tree, samples
 
 MAKER = os.environ.get("MAKER_SUITE", SUITE)
@@ -46,12 +46,7 @@ def test_all_apps_run_and_are_adopted(board: Board) -> None:
     assert set(created.values()) == {"created"}
     board.start_well()
     assert set(board.states()) == set(created)
-    for name in SAMPLES:
-        assert obstacles(board, name) == []
-    first = board.lives()
-    for name in SAMPLES:
-        as_aktualizr_does(board, name)
-    assert set(board.lives()) == set(first)
+    first = adopted(board, SAMPLES)
     if compose_version(MAKER) == compose_version(SUITE):
         assert set(first) == set(before)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from engine.board import Board
 from engine.conftest import SUITE
-from engine.test_adoption import as_aktualizr_does, obstacles
+from engine.test_adoption import adopted
 from virtual_device import Device, Tree, samples
 from virtual_device.archive import unpacked
 from virtual_device.device import ENVIRONMENT
@@ -53,12 +53,7 @@ def test_crun_runs_what_runc_can_go_on_with(board: Board, monkeypatch: pytest.Mo
         board.start_well()
         assert runtimes(board) == {"crun"}
         assert {each["HostConfig"]["Runtime"] for each in board.containers()} == {"runc"}
-        for name in SAMPLES:
-            assert obstacles(board, name) == []
-        first = board.lives()
-        for name in SAMPLES:
-            as_aktualizr_does(board, name)
-        assert set(board.lives()) == set(first)
+        first = adopted(board, SAMPLES)
         assert board.shell("docker exec telemetry-collector-1 echo inside") == "inside\n"
         board.shell("docker restart --time 1 telemetry-collector-1")
         stop_engine(board)
