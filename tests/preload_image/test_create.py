@@ -152,6 +152,14 @@ def test_the_device_starts_the_very_containers_and_makes_none(board: Board) -> N
     assert set(board.states().values()) == {"running"}
 
 
+def test_dockerd_restores_only_the_networks_of_the_apps(board: Board) -> None:
+    # It would also restore its default network, which it then deletes and creates anew.
+    board.device.start_dockerd("--debug")
+    assert board.device.dockerd_log.read_text().count(" restored") == 2
+    (default,) = board.api.networks(names=["^bridge$"])
+    assert default["IPAM"]["Config"][0]["Subnet"] == "172.17.0.0/16"
+
+
 def test_they_are_what_the_device_itself_would_have_made(board: Board) -> None:
     # That of a device, whatever the kernel here has.
     configure(board, '{"default-cgroupns-mode": "private"}')

@@ -32,6 +32,9 @@ def made(tree: Tree, store: Preload, apps: Mapping[str, Mapping[str, str]]) -> P
                 argv = ["docker", "compose", "create", "--pull", "never", "--no-build"]
                 device.run(argv, cwd=f"/var/sota/compose-apps/{name}")
             device.stop_dockerd()
+            # Without docker's default network, as the host tool does it.
+            device.start_dockerd("--bridge=none")
+            device.stop_dockerd()
             (folder / "docker").mkdir()
             for part in PARTS:
                 argv = ["cp", "-a", str(device.folder / "docker" / part), str(folder / "docker")]

@@ -9,6 +9,7 @@ A store without containers is cached: another run with the same images unpacks i
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -53,6 +54,7 @@ _START_SECONDS = 60.0
 _BLOCK = 4096  # bytes; of the file system with the cache, about
 _PARALLEL_PULLS = 2  # images; dockerd fetches three layers of each at a time
 _SCRIPT = Path(__file__).with_name("dockerd.sh")
+_NO_BRIDGE = {"bridge": "none"}
 
 
 def check() -> Engine | Download:
@@ -114,11 +116,11 @@ class DockerStore:
                 yield
                 return
         self._apps.mkdir(parents=True, exist_ok=True)
-        settings = self._creation.settings if self._creation else {"bridge": "none"}
+        self._start = functools.partial(
+            _Dockerd, engine, self._images, self._blobs, self._apps, self._folder
+        )
         with privilege.root():
-            dockerd = _Dockerd(
-                engine, self._images, self._blobs, self._apps, self._folder, settings
-            )
+            dockerd = self._start(self._creation.settings if self._creation else _NO_BRIDGE)
         self._dockerd = dockerd
         try:
             yield
@@ -165,8 +167,18 @@ class DockerStore:
             names = sorted(each.name for each in self._apps.iterdir())
             containers.make(self._creation, names, running.client, running.process)
         dockerd.stop()
+        if self._creation:
+            self._remove_default_network()
         # The device that this machine's data lies on, which dockerd makes anew at each start.
         (self._data / "volumes/backingFsBlockDev").unlink(missing_ok=True)
+
+    def _remove_default_network(self) -> None:
+        """Let the device's dockerd create it, which would restore it, and then replace it."""
+        dockerd = self._start(_NO_BRIDGE)
+        try:
+            dockerd.ready()
+        finally:
+            dockerd.stop()
 
     def _unpack(self) -> bool:
         """Take the store from the cache; return False if the cache does not have it."""
