@@ -34,6 +34,7 @@ services:
     restart: always
     command: ["/bin/busybox", "sleep", "3600"]
     mem_limit: 64m
+    network_mode: bridge
     depends_on: [web]
 volumes: {{data: }}
 """
