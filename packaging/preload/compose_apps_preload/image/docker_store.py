@@ -173,7 +173,7 @@ class DockerStore:
         (self._data / "volumes/backingFsBlockDev").unlink(missing_ok=True)
 
     def _remove_default_network(self) -> None:
-        """Let the device's dockerd create it, which would restore it, and then replace it."""
+        """Remove what the device's dockerd would restore, only to delete it and create it anew."""
         dockerd = self._start(_NO_BRIDGE)
         try:
             dockerd.ready()

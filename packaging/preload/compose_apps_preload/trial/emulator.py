@@ -27,6 +27,8 @@ _LOG = "qemu.log"
 CONSOLE = "console.log"
 """The file in a machine's folder with the output of its serial console."""
 
+# What Linux says when it begins its first process, and when it has no disk with one.
+_BOOTED = (b" as init process", b"Unable to mount root fs")
 _PROBE_SECONDS = 10.0
 _PROBE_MEMORY = 512  # MiB
 _MONITOR_SECONDS = 120.0
@@ -150,7 +152,7 @@ def is_emulated(board: Board, start: Kernel | Uefi) -> bool:
 
 @functools.cache
 def _runs(board: Board, *options: str) -> bool:
-    """Whether KVM runs a machine until its kernel speaks, or for some seconds if it is silent."""
+    """Whether KVM runs a machine until its kernel is up, or for some seconds if that is silent."""
     with tempfile.TemporaryDirectory() as folder:
         console, log = Path(folder, CONSOLE), Path(folder, _LOG)
         argv = [*_bound(), board.program, "-machine", board.machine, *_KVM, *_BARE]
@@ -160,8 +162,8 @@ def _runs(board: Board, *options: str) -> bool:
         deadline = time.monotonic() + _PROBE_SECONDS
         try:
             while process.poll() is None and b"KVM internal error" not in log.read_bytes():
-                speaks = console.exists() and b"Linux version" in console.read_bytes()
-                if speaks or time.monotonic() > deadline:
+                said = console.read_bytes() if console.exists() else b""
+                if any(word in said for word in _BOOTED) or time.monotonic() > deadline:
                     return True
                 time.sleep(0.05)
             return False
