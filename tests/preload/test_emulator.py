@@ -33,11 +33,9 @@ def qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     ("behaviour", "emulated"),
-    [(HANGS, True), (ENDS, True), (BOOTS, False), (SILENT, False)],
+    [(HANGS, True), (ENDS, True), (BOOTS, False), (SILENT, True)],
 )
-def test_kvm_is_used_if_a_kernel_boots_or_at_least_runs(
-    qemu: Path, behaviour: str, emulated: bool
-) -> None:
+def test_kvm_is_used_if_a_kernel_boots(qemu: Path, behaviour: str, emulated: bool) -> None:
     qemu.write_text(f'#!/bin/sh\necho "$@" >>{qemu}.log\n{behaviour}\n')
     qemu.chmod(stat.S_IRWXU)
     starts = [Kernel(Path("/k"), Path(name), name) for name in ("one", "two")]

@@ -27,9 +27,10 @@ _LOG = "qemu.log"
 CONSOLE = "console.log"
 """The file in a machine's folder with the output of its serial console."""
 
-# What Linux says when it begins its first process, and when it has no disk with one.
-_BOOTED = (b" as init process", b"Unable to mount root fs")
-_PROBE_SECONDS = 10.0
+# What Linux says when it begins its first process, and when it has no disk with one; and a system
+# whose kernel says nothing.
+_BOOTED = (b" as init process", b"Unable to mount root fs", b" login:")
+_PROBE_SECONDS = 30.0
 _PROBE_MEMORY = 512  # MiB
 _MONITOR_SECONDS = 120.0
 _KVM = ("-accel", "kvm", "-cpu", "host")
@@ -152,7 +153,10 @@ def is_emulated(board: Board, start: Kernel | Uefi) -> bool:
 
 @functools.cache
 def _runs(board: Board, *options: str) -> bool:
-    """Whether KVM runs a machine until its kernel is up, or for some seconds if that is silent."""
+    """Whether KVM runs a machine until its console shows that it is up.
+
+    Silence counts as failure: on a busy machine, it takes its time until KVM reports an error.
+    """
     with tempfile.TemporaryDirectory() as folder:
         console, log = Path(folder, CONSOLE), Path(folder, _LOG)
         argv = [*_bound(), board.program, "-machine", board.machine, *_KVM, *_BARE]
@@ -161,10 +165,12 @@ def _runs(board: Board, *options: str) -> bool:
             process = tool.start(argv, stdin=subprocess.DEVNULL, stderr=stderr)
         deadline = time.monotonic() + _PROBE_SECONDS
         try:
-            while process.poll() is None and b"KVM internal error" not in log.read_bytes():
+            while process.poll() is None and time.monotonic() < deadline:
                 said = console.read_bytes() if console.exists() else b""
-                if any(word in said for word in _BOOTED) or time.monotonic() > deadline:
+                if any(word in said for word in _BOOTED):
                     return True
+                if b"KVM internal error" in log.read_bytes():
+                    return False
                 time.sleep(0.05)
             return False
         finally:
