@@ -199,8 +199,8 @@ class Emulator:
     ) -> None:
         self._folder = folder
         self._terminal = terminal
-        emulated = ("-accel", "tcg,thread=multi", "-cpu", board.processor)
-        accelerator = emulated if is_emulated(board, start) else _KVM
+        emulation = ("-accel", "tcg,thread=multi", "-cpu", board.processor)
+        accelerator = emulation if is_emulated(board, start) else _KVM
         self._argv = [
             *(*_bound(), board.program, "-machine", board.machine, *accelerator),
             *("-m", str(memory), "-smp", str(processors)),
